@@ -1,0 +1,58 @@
+# The doors of the house. On a machine with only Python 3.10+, git and a C compiler: `make demo`, `make test`.
+# Without make (Windows): the README shows the same steps.
+
+PYTHON ?= python3
+VENV   ?= .venv
+PORT   ?= 8866
+BIN    := $(VENV)/bin
+# Tests and notebooks run with the network refused, one thread, and no progress bars.
+QUIET  := PYTHONPATH=$(CURDIR)/tools/offline BEARCLASS_OFFLINE=1 BEARCLASS_PROGRESS=0 OMP_NUM_THREADS=1
+
+.PHONY: help demo test lab notebooks pytest export readme app-bundle clean
+.DEFAULT_GOAL := help
+
+help: ## list what can be made
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | awk -F'\t' '{printf "  make %-11s %s\n", $$1, $$2}'
+	@echo "  options      make demo SERVE=0 | DATA=folder-of-your-pictures | PORT=8867; make test PYTEST='-k name'"
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.base: settings.ini setup.py pyproject.toml | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e .
+	@touch $@
+
+$(VENV)/.dev: settings.ini setup.py pyproject.toml | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	@touch $@ $(VENV)/.base
+
+demo: $(VENV)/.base ## pictures, training, export, and the web page (SERVE=0 stops before the page)
+	$(BIN)/bearclass demo --port $(PORT) $(if $(DATA),--data "$(DATA)") $(if $(filter 0,$(SERVE)),--no-serve)
+
+test: $(VENV)/.dev ## check the export, run every notebook with the network refused, then pytest
+	$(BIN)/python tools/check_export.py
+	$(MAKE) notebooks
+	$(MAKE) pytest
+
+notebooks: $(VENV)/.dev ## run every notebook top to bottom, the network refused
+	$(QUIET) $(BIN)/nbdev-test --n-workers 2
+
+pytest: $(VENV)/.dev ## the tests that cross rooms (PYTEST='-k name' for some)
+	$(QUIET) $(BIN)/python -m pytest $(PYTEST)
+
+lab: $(VENV)/.base ## open the lessons in JupyterLab
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[lab]'
+	$(BIN)/jupyter lab nbs/lessons
+
+export: $(VENV)/.dev ## write bearclass/*.py and README.md from the notebooks
+	$(BIN)/nbdev-export
+	$(BIN)/python tools/readme.py
+
+app-bundle: $(VENV)/.base ## train the small bundle that stands beside the app notebook
+	rm -rf build/app-bears
+	$(BIN)/python -c "from bearclass.gather.datasets import draw_bears; draw_bears('build/app-bears', n_per_class=250, seed=7)"
+	BEARCLASS_OFFLINE=1 $(BIN)/bearclass train build/app-bears --arch tiny_resnet --size 96 --epochs 30 --out nbs/app/bundle --replace
+
+clean: ## remove what was made: the environment, the demo, caches
+	rm -rf $(VENV) demo build dist test-output *.egg-info .pytest_cache .hypothesis
+	find . -name __pycache__ -prune -exec rm -rf {} +
