@@ -72,10 +72,10 @@ def cmd_export(a):
     b = convert_learner(a.pkl, a.out, pick_golden(files, [f.parent.name for f in files]), a.trust, a.replace)
     print(f'{a.pkl} is now the bundle {b.path}, for {", ".join(b.vocab)}.')
 
-# %% ../nbs/cli.ipynb #cbfea3d0
+# %% ../nbs/cli.ipynb #12435750
 def cmd_app(a):
     from bearclass.ship.app import serve_app
-    serve_app(a.bundle, port=a.port, open_browser=a.open)
+    serve_app(a.bundle, a.port, a.host, a.open, a.token)
 
 # %% ../nbs/cli.ipynb #8510bd04
 def pick_arch(
@@ -106,7 +106,7 @@ def _demo_plots(ev, out):
     plot_top_losses(top_losses(ev, 8))[0].figure.savefig(out/'top_losses.png', bbox_inches='tight')
     print(f'Pictures of this: {out}/confusion_matrix.png, {out}/top_losses.png')
 
-# %% ../nbs/cli.ipynb #530d7b30
+# %% ../nbs/cli.ipynb #ef4ed72e
 def cmd_demo(a):
     from bearclass.gather.verify import check_images
     from bearclass.learn.train import train_folder
@@ -127,7 +127,7 @@ def cmd_demo(a):
     print('\n5. Export')
     b = export_bundle(learn, out/'model', replace=True)
     print(f'{b.path}: {sum(map(len, b.files.values()))/1e6:.1f} MB of plain data, checked against the learner.')
-    if a.serve: cmd_app(argparse.Namespace(bundle=b.path, port=a.port, open=False))
+    if a.serve: cmd_app(argparse.Namespace(bundle=b.path, port=a.port, host='127.0.0.1', open=False, token=None))
     else: print(f'\nDone. The page: bearclass app {b.path}')
 
 # %% ../nbs/cli.ipynb #129e06fe
@@ -141,7 +141,7 @@ _out = ('--out', dict(required=True, metavar='BUNDLE', help='folder to make'))
 _replace = ('--replace', dict(action='store_true', help='replace an older bundle of that name'))
 _port = ('--port', dict(type=int, default=8866))
 
-# %% ../nbs/cli.ipynb #89d7148d
+# %% ../nbs/cli.ipynb #a0f97110
 def make_parser() -> argparse.ArgumentParser:
     "All commands with their help."
     p = argparse.ArgumentParser(prog='bearclass', description='From a folder of photos to a classifier in a web page.')
@@ -164,6 +164,7 @@ def make_parser() -> argparse.ArgumentParser:
          ('--trust', dict(action='store_true', help='I made this file myself: loading it runs its code')))
     _add(sub, 'predict', cmd_predict, 'what is in these pictures?', 'bearclass predict model bear.jpg', ('bundle', {}), ('pictures', dict(nargs='+')))
     _add(sub, 'app', cmd_app, 'serve a bundle as a page, until Ctrl-C', 'bearclass app model', ('bundle', {}), _port,
+         ('--host', dict(default='127.0.0.1', help='address to listen on; any but this machine needs a token')), ('--token', dict(help='what visitors must know')),
          ('--open', dict(action='store_true', help='open a browser')))
     _add(sub, 'demo', cmd_demo, 'the whole way: pictures, training, export, page', 'bearclass demo --no-serve',
          ('--data', dict(help='folder with one folder of your own pictures per class')), ('--out', dict(default='demo', help='folder for what is made')),

@@ -12,8 +12,8 @@ from pathlib import Path
 
 # %% auto #0
 __all__ = ['weight_suffixes', 'BearclassError', 'InputError', 'MissingError', 'OfflineError', 'DependencyError', 'BundleError',
-           'progress', 'is_offline', 'file_sha256', 'write_atomic', 'new_folder', 'Check', 'DoctorReport',
-           'weight_folders', 'doctor']
+           'bars_wanted', 'progress', 'is_offline', 'file_sha256', 'write_atomic', 'new_folder', 'Check',
+           'DoctorReport', 'weight_folders', 'doctor']
 
 # %% ../nbs/core.ipynb #73e31d7a
 class BearclassError(Exception):
@@ -37,7 +37,13 @@ class OfflineError(BearclassError, ConnectionError): "Something that needs the n
 class DependencyError(BearclassError, ImportError): "A package that is needed for this and is not installed."
 class BundleError(BearclassError, ValueError): "An exported model that is incomplete, changed or not what it says."
 
-# %% ../nbs/core.ipynb #c6097752
+# %% ../nbs/core.ipynb #5e3f7d41
+def bars_wanted(
+) -> bool: # False in log files and when `BEARCLASS_PROGRESS=0`
+    "Whether there is a screen on which a moving bar makes sense: a notebook or a terminal."
+    if os.environ.get('BEARCLASS_PROGRESS')=='0': return False
+    return 'ipykernel' in sys.modules or sys.stderr.isatty()
+
 def progress(
     items,            # Anything to loop over
     total:int=None,   # How many; `None` asks `len(items)`
@@ -46,8 +52,8 @@ def progress(
     "Loop over `items` with a bar that fits the place: notebook, terminal or log."
     from tqdm.auto import tqdm
     off = os.environ.get('BEARCLASS_PROGRESS')=='0'
-    is_log = 'ipykernel' not in sys.modules and not sys.stderr.isatty()
-    return tqdm(items, total=total, desc=desc, disable=off, leave=False, mininterval=10 if is_log else 0.1, ascii=is_log or None)
+    pace = {} if bars_wanted() else dict(delay=10, mininterval=10, ascii=True)
+    return tqdm(items, total=total, desc=desc, disable=off, leave=False, **pace)
 
 # %% ../nbs/core.ipynb #75fc0555
 _probe = ('download.pytorch.org', 443)  # where pretrained weights come from

@@ -15,7 +15,7 @@ from .core import InputError, MissingError
 __all__ = ['MAX_PIXELS', 'FIT_METHODS', 'IMAGENET_STATS', 'image_formats', 'name_of', 'open_rgb', 'default_zoom', 'fit',
            'to_array']
 
-# %% ../nbs/images.ipynb #e4d94ba5
+# %% ../nbs/images.ipynb #42194cb4
 MAX_PIXELS = 50_000_000  # 50 megapixels: larger than any phone's photo, small enough for a laptop's memory
 _wanted_formats = 'JPEG', 'MPO', 'PNG', 'GIF', 'WEBP', 'BMP', 'TIFF', 'AVIF'
 
@@ -25,11 +25,16 @@ def image_formats() -> tuple[str, ...]: # Pillow's names, such as `JPEG`
     Image.init()
     return tuple(f for f in _wanted_formats if f in Image.OPEN)
 
-# %% ../nbs/images.ipynb #3d56aee4
+def _checked(a):
+    "An array that can only be meant as a picture."
+    if a.dtype==np.uint8 and (a.ndim==2 or (a.ndim==3 and a.shape[2] in (3, 4))): return a
+    raise InputError(f'an array of shape {a.shape} and type {a.dtype}', '(H, W), (H, W, 3) or (H, W, 4), uint8 from 0 to 255', 'move the channels last, scale to 0 to 255, then `.astype(np.uint8)`')
+
+# %% ../nbs/images.ipynb #6ee296bb
 def _open(source):
     "Pillow's image for `source`, its pixels not yet read."
     if isinstance(source, Image.Image): return source
-    if isinstance(source, np.ndarray): return Image.fromarray(source)
+    if isinstance(source, np.ndarray): return Image.fromarray(_checked(source))
     if isinstance(source, (bytes, bytearray, memoryview)): source = io.BytesIO(bytes(source))
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')   # we judge the size ourselves, and broken EXIF is no reason to refuse
@@ -52,7 +57,7 @@ def _explain(source, e, max_pixels):
                           'open it in a viewer; save it again as JPEG or PNG')
     return InputError(f'{name_of(source)} is damaged ({e})', 'a whole picture', 'download or save it again')
 
-# %% ../nbs/images.ipynb #c4cc0153
+# %% ../nbs/images.ipynb #fe0be29c
 def _to_rgb(img):
     "Eight-bit RGB, upright, over white."
     if img.mode.startswith('I') or img.mode=='F': img = _eight_bit(img)
@@ -64,10 +69,10 @@ def _to_rgb(img):
     return img if img.mode=='RGB' else img.convert('RGB')
 
 def _eight_bit(img):
-    "A grey picture of 16 or 32 bits, or of floats, as eight bits; 16-bit files keep their own scale."
+    "A grey picture of more than eight bits as eight: 16 bits keep their own scale, floats may be 0 to 1 or 0 to 255."
     a = np.asarray(img).astype(float)
-    top = 65535 if img.mode.startswith('I') else a.max()
-    out = Image.fromarray((np.clip(a/max(top, 1e-9), 0, 1)*255 + .5).astype(np.uint8))
+    top = 65535 if img.mode.startswith('I') and (img.mode!='I' or a.max()>255) else 1 if a.max()<=1 else max(255, a.max())
+    out = Image.fromarray((np.clip(a/top, 0, 1)*255 + .5).astype(np.uint8))
     out.info['exif'] = img.info.get('exif', b'')
     return out
 

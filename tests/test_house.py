@@ -13,14 +13,14 @@ arrows = dict(hall={'hall'}, gather={'hall', 'gather'}, learn={'hall', 'gather',
 more = {'ship/bundle.py': {'learn', 'gather'}, 'all.py': set(arrows), 'cli.py': set(arrows)}
 
 
-def imports_of(path, top_level_only=False):
-    "Names of the modules that a file imports, wherever in it."
-    tree = ast.parse(path.read_text(encoding='utf-8'))
-    lazy = {id(n) for f in ast.walk(tree) if isinstance(f, (ast.FunctionDef, ast.If)) for n in ast.walk(f)} if top_level_only else set()
-    for n in ast.walk(tree):
-        if id(n) in lazy: continue
+def imports_of(path):
+    "Full names of the modules that a file imports, wherever in it; nbdev writes our own as relative ones."
+    here = ('bearclass', *path.relative_to(package).parts)
+    for n in ast.walk(ast.parse(path.read_text(encoding='utf-8'))):
         if isinstance(n, ast.Import): yield from (a.name for a in n.names)
-        if isinstance(n, ast.ImportFrom): yield n.module
+        if isinstance(n, ast.ImportFrom):
+            base = '.'.join(here[:len(here)-n.level]) if n.level else ''
+            yield '.'.join(filter(None, (base, n.module)))
 
 
 def room_of(module):
@@ -40,7 +40,13 @@ def test_imports_follow_the_arrows(name):
     assert not turned, f'{name} of room {room} imports {turned}'
 
 
-def test_only_all_and_cli_bring_everything():
+def test_the_arrows_can_be_seen():
+    "The test above reads relative imports right."
+    assert 'bearclass.learn.blocks' in set(imports_of(package/'learn/train.py'))
+    assert 'bearclass.core' in set(imports_of(package/'learn/train.py'))
+
+
+def test_only_all_uses_star_imports():
     for name in modules:
         stars = [n for n in ast.walk(ast.parse((package/name).read_text(encoding='utf-8'))) if isinstance(n, ast.ImportFrom) and n.names[0].name=='*']
         assert not stars or name=='all.py', f'{name} uses a star import'

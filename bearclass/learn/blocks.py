@@ -99,14 +99,14 @@ def usable_images(
         print(f'{len(bad)} of {len(df)} files cannot be read and are left out ({reasons}); `check_images({str(root)!r})` lists them.')
     return df.path[df.ok.astype(bool)].tolist()
 
-# %% ../../nbs/learn/02_blocks.ipynb #4367460b
+# %% ../../nbs/learn/02_blocks.ipynb #f89e68be
 def pick_bs(
     n:int, # Training pictures
 ) -> int: # 64, 32, 16, 8 or 4
-    "A batch size that leaves at least eight batches an epoch, if it can."
+    "A batch size that leaves eight batches an epoch, or four pictures a batch when there are fewer than 64."
     return next((b for b in (64, 32, 16, 8) if n>=8*b), 4)
 
-# %% ../../nbs/learn/02_blocks.ipynb #d0f1d984
+# %% ../../nbs/learn/02_blocks.ipynb #36979304
 def from_folder(
     root:str|Path,        # Folder with one folder per class
     size:int=224,         # Side of the square, in pixels
@@ -121,5 +121,5 @@ def from_folder(
     block = image_block(size, valid_pct, seed, get_items=None, **kwargs)
     n_train = int(len(files)*(1-valid_pct))
     dls = block.dataloaders(files, path=Path(root), bs=bs or pick_bs(n_train), num_workers=num_workers)
-    dls.hash_split = dict(valid_pct=valid_pct, seed=seed)   # the exported model remembers how its data was split
+    if 'splitter' not in kwargs: dls.hash_split = dict(valid_pct=valid_pct, seed=seed)   # the exported model remembers how its data was split
     return dls

@@ -13,11 +13,11 @@ from ..images import name_of, open_rgb
 from .predictor import Bundle, Prediction, Predictor, open_bundle
 
 # %% auto #0
-__all__ = ['LIKELY', 'PROBABLE', 'MAX_UPLOAD', 'MAX_MESSAGE', 'NOTEBOOK', 'uploaded_files', 'percent', 'verdict', 'title_for',
-           'known_text', 'bars_html', 'answer_html', 'message_html', 'shown_jpeg', 'picture_html', 'problem_text',
-           'unreadable_text', 'answer', 'take_upload', 'classifier_app', 'app_from_bundle', 'voila_config',
-           'server_config', 'write_server_config', 'app_notebook', 'write_page', 'write_app_folder', 'is_loopback',
-           'check_port', 'voila_command', 'serve_app', 'binder_url']
+__all__ = ['LIKELY', 'PROBABLE', 'MAX_UPLOAD', 'MAX_MESSAGE', 'NOTEBOOK_UPLOAD', 'APP_NOTEBOOK', 'uploaded_files', 'percent',
+           'verdict', 'title_for', 'known_text', 'bars_html', 'answer_html', 'message_html', 'shown_jpeg',
+           'picture_html', 'problem_text', 'unreadable_text', 'page_html', 'take_upload', 'classifier_app',
+           'app_from_bundle', 'voila_config', 'server_config', 'write_server_config', 'app_notebook', 'write_page',
+           'write_app_folder', 'is_loopback', 'check_port', 'voila_command', 'serve_app', 'binder_url']
 
 # %% ../../nbs/ship/03_app.ipynb #bd34f4c5
 def uploaded_files(
@@ -119,9 +119,10 @@ def picture_html(
     "An `img` that carries its own bytes, so that there is no file to fetch."
     return f'<img alt="{html.escape(alt)}" src="data:image/jpeg;base64,{base64.b64encode(jpeg).decode()}">'
 
-# %% ../../nbs/ship/03_app.ipynb #1084b739
-MAX_UPLOAD = 25_000_000      # Bytes of one picture
-MAX_MESSAGE = 4*MAX_UPLOAD   # Bytes of one websocket message; what is longer is dropped by the server
+# %% ../../nbs/ship/03_app.ipynb #ddf86f7d
+MAX_UPLOAD = 25_000_000       # Bytes of one picture on the page that Voila serves
+MAX_MESSAGE = 8*MAX_UPLOAD    # Bytes of one message to that server; what is longer it drops
+NOTEBOOK_UPLOAD = 10_000_000  # Bytes of one picture in a notebook, just below what Jupyter drops
 
 def _mb(n): return f'{n/1e6:.0f} MB' if n%1e6==0 else f'{n/1e6:.1f} MB'
 
@@ -146,8 +147,8 @@ def unreadable_text(
     got = e.got.replace(name_of(b''), f'“{_short(name)}”')
     return f'{got}. Try this: {e.todo}.'
 
-# %% ../../nbs/ship/03_app.ipynb #83fc5af3
-def answer(
+# %% ../../nbs/ship/03_app.ipynb #874ad036
+def page_html(
     predictor,                     # A `Predictor`
     files:list[tuple[str, bytes]], # From `uploaded_files`
     max_upload:int=MAX_UPLOAD,     # Bytes allowed
@@ -229,7 +230,7 @@ def _empty(upload):
     if not isinstance(upload.value, dict): upload.value = ()
     else: upload.data,upload.metadata,upload._counter = [],[],0
 
-# %% ../../nbs/ship/03_app.ipynb #59f1ea7c
+# %% ../../nbs/ship/03_app.ipynb #0e580974
 _broken = message_html('The model could not answer: something is wrong on this side, not with your picture. Try again, or try another picture.')
 
 def take_upload(
@@ -240,16 +241,16 @@ def take_upload(
     if not files: return
     _empty(app.upload)
     app.result.value = '<div class="bc-busy" role="status">Looking …</div>'
-    try: app.result.value = answer(app.predictor, files, app.max_upload)
+    try: app.result.value = page_html(app.predictor, files, app.max_upload)
     except Exception:   # a visitor sees no traceback, so must at least see this; whoever runs the page finds the error in the log
         app.result.value = _broken
         raise
 
-# %% ../../nbs/ship/03_app.ipynb #9caa3fa1
+# %% ../../nbs/ship/03_app.ipynb #b37655e8
 def classifier_app(
     predictor:Predictor|str|Path,  # What answers; a path opens the bundle there
     title:str|None=None,           # Heading; `None` asks for the classes: 'Black, grizzly or teddy?'
-    max_upload:int=MAX_UPLOAD,     # Bytes of one picture
+    max_upload:int=NOTEBOOK_UPLOAD, # Bytes of one picture; more than the server takes gets no answer at all
 ) -> VBox: # Has `.upload`, a FileUpload, and `.result`, whose `.value` is the HTML below the button
     "The page as a widget: upload a photo, see it with the answer and the three best bars."
     w = _widgets()
@@ -261,17 +262,19 @@ def classifier_app(
     upload.observe(lambda _: take_upload(app), 'value')
     return app
 
-# %% ../../nbs/ship/03_app.ipynb #c381abcc
+# %% ../../nbs/ship/03_app.ipynb #fb7a25bb
 def app_from_bundle(
     path:str|Path, # Bundle
+    max_upload:int=MAX_UPLOAD, # As for `classifier_app`; the settings below let Voila take this much
 ) -> VBox: # As from `classifier_app`, or a card that says why there is none
     "The page for a bundle, or a page that says what is wrong with it."
-    try: return classifier_app(Predictor(path))
+    try: return classifier_app(path, max_upload=max_upload)
     except (MissingError, BundleError, DependencyError) as e:
         why = str(e).replace(repr(str(path)), repr(Path(path).name))
-        return _card([_widgets().HTML(f'{_style}<h1>No model yet</h1><p>The page is fine, but its model cannot be used.</p>{message_html(why)}')])
+        head = '<h1>No model here</h1><p>The page works, but the model it should ask cannot be used.</p>'
+        return _card([_widgets().HTML(_style + head + message_html(why[0].upper()+why[1:]))])
 
-# %% ../../nbs/ship/03_app.ipynb #e3ed800a
+# %% ../../nbs/ship/03_app.ipynb #25b212bc
 def _page_settings():
     return dict(file_allowlist=[], file_denylist=['.*'], strip_sources=True, show_tracebacks=False, template='lab', theme='light',
                 allow_template_override='NO', allow_theme_override='NO',
@@ -286,7 +289,8 @@ def voila_config(
     "The settings that Voila reads from the folder it is started in."
     server = dict(open_browser=False, port_retries=0, tornado_settings=_message_size)
     if token: server['token'] = token
-    return dict(Voila=server, VoilaConfiguration=_page_settings(), MappingKernelManager=_culling)
+    ready = dict(preheat_kernel=True, default_pool_size=1)
+    return dict(Voila=server, VoilaConfiguration={**_page_settings(), **ready}, MappingKernelManager=_culling)
 
 # %% ../../nbs/ship/03_app.ipynb #00860a69
 def server_config() -> dict: # The content of `jupyter_server_config.json`
@@ -303,29 +307,30 @@ def write_server_config(
     new = {k: {**old.get(k, {}), **v} for k,v in server_config().items()}
     return write_atomic(path, json.dumps({**old, **new}, indent=1)+'\n')
 
-# %% ../../nbs/ship/03_app.ipynb #fbcfda0c
-NOTEBOOK = 'bear_classifier.ipynb'
+# %% ../../nbs/ship/03_app.ipynb #e1e004a0
+APP_NOTEBOOK = 'bear_classifier.ipynb'
 _cells = {'imports': 'import os\nfrom bearclass.ship.app import app_from_bundle',
           'app': "app_from_bundle(os.environ.get('BEARCLASS_BUNDLE') or 'bundle')"}
 
 def app_notebook(
-    title:str='Bear classifier', # Name of the browser's tab
+    title:str|None=None, # Name of the browser's tab; `None` leaves it to the file's name
 ) -> dict: # Notebook format 4.5
     "The notebook that Voila shows: widgets and layout only."
     cells = [dict(cell_type='code', execution_count=None, id=i, metadata={}, outputs=[], source=s.splitlines(keepends=True)) for i,s in _cells.items()]
     kernel = dict(display_name='python3', language='python', name='python3')
-    return dict(cells=cells, metadata=dict(kernelspec=kernel, title=title), nbformat=4, nbformat_minor=5)
+    metadata = dict(kernelspec=kernel, **({'title': title} if title else {}))
+    return dict(cells=cells, metadata=metadata, nbformat=4, nbformat_minor=5)
 
-# %% ../../nbs/ship/03_app.ipynb #52ffebaa
+# %% ../../nbs/ship/03_app.ipynb #706db944
 def _to_json(d): return json.dumps(d, indent=1, sort_keys=True, ensure_ascii=False)+'\n'
 
 def write_page(
-    dest:str|Path,               # Folder, which must exist
-    token:str|None=None,         # As for `voila_config`
-    title:str='Bear classifier', # As for `app_notebook`
+    dest:str|Path,       # Folder, which must exist
+    token:str|None=None, # As for `voila_config`
+    title:str|None=None, # As for `app_notebook`
 ) -> Path: # `dest`
     "Write the notebook and `voila.json`; anything else in the folder stays."
-    write_atomic(Path(dest)/NOTEBOOK, _to_json(app_notebook(title)))
+    write_atomic(Path(dest)/APP_NOTEBOOK, _to_json(app_notebook(title)))
     write_atomic(Path(dest)/'voila.json', _to_json(voila_config(token)))
     return Path(dest)
 
@@ -376,13 +381,13 @@ def check_port(
     if free is None: raise InputError(f'{host}:{port} cannot be listened on ({e.strerror or e})', 'an address of this machine', 'use 127.0.0.1')
     raise InputError(f'port {port} cannot be used ({e.strerror or e})', 'a free port', f'use another, such as {free}, or stop what runs there')
 
-# %% ../../nbs/ship/03_app.ipynb #4b2fdf8e
+# %% ../../nbs/ship/03_app.ipynb #36f974fa
 def voila_command(
     port:int=8866,         # To listen on
     host:str='127.0.0.1',  # To listen on
 ) -> list[str]: # Run it in the folder from `write_app_folder`
     "The command that serves the page."
-    return [sys.executable, '-m', 'voila', NOTEBOOK, f'--port={port}', f'--Voila.ip={host}', '--Voila.log_level=WARN']
+    return [sys.executable, '-m', 'voila', APP_NOTEBOOK, f'--port={port}', f'--Voila.ip={host}', '--Voila.log_level=WARN']
 
 def _voila_env(run):
     "This process' environment, for another folder; `run` gets Voila's own files, away from what it serves."

@@ -117,11 +117,12 @@ def softmax(
     e = np.exp(z - z.max(axis=1, keepdims=True))   # the maximum is taken off so that exp cannot overflow
     return e/e.sum(axis=1, keepdims=True)
 
-# %% ../../nbs/ship/02_predictor.ipynb #da43461a
+# %% ../../nbs/ship/02_predictor.ipynb #78d27c65
 GOLDEN_TOLERANCE = 1e-4
 
 def _session(bundle, n_threads):
     "ONNX Runtime's session from the checked bytes, so that no other file can be drawn in."
+    os.environ.setdefault('ORT_DISABLE_TELEMETRY', '1')   # else it reports to its maker; read when it is first imported
     try: import onnxruntime as ort
     except ImportError as e: raise DependencyError('onnxruntime is not installed', 'ONNX Runtime', 'pip install onnxruntime') from e
     opts = ort.SessionOptions()

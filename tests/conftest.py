@@ -1,0 +1,136 @@
+"What tests share: a small exported model, the app as a running server, and a page in a real Chromium."
+import hashlib, json, os, shutil, signal, socket, subprocess, sys, time
+from contextlib import contextmanager
+from pathlib import Path
+import numpy as np
+import pytest
+from PIL import Image
+
+ROOT = Path(__file__).resolve().parent.parent
+COMMITTED = ROOT/'nbs/app/bundle'
+CHROMIUM_FLAGS = '--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking --disable-component-update --disable-sync'.split()
+
+
+def seal(path):
+    "Write the manifest of a bundle anew, as its maker would."
+    sha = lambda data: hashlib.sha256(data).hexdigest()
+    for name in 'MANIFEST.json', 'MANIFEST.sha256': (path/name).unlink(missing_ok=True)
+    files = {f.relative_to(path).as_posix(): dict(bytes=f.stat().st_size, sha256=sha(f.read_bytes())) for f in path.rglob('*') if f.is_file()}
+    (path/'MANIFEST.json').write_text(json.dumps(dict(format=1, files=files)))
+    (path/'MANIFEST.sha256').write_text(sha((path/'MANIFEST.json').read_bytes()))
+    return path
+
+
+def colour_bundle(path, vocab=('red', 'green', 'blue')):
+    "A bundle made by hand in a blink: its model calls a picture by its strongest colour."
+    from onnx import TensorProto, helper
+    path.mkdir(parents=True)
+    x = helper.make_tensor_value_info('image', TensorProto.FLOAT, ['batch', 3, 8, 8])
+    y = helper.make_tensor_value_info('logits', TensorProto.FLOAT, ['batch', 3])
+    nodes = [helper.make_node('GlobalAveragePool', ['image'], ['m']), helper.make_node('Flatten', ['m'], ['logits'])]
+    m = helper.make_model(helper.make_graph(nodes, 'g', [x], [y]), opset_imports=[helper.make_opsetid('', 18)], ir_version=9)
+    (path/'model.onnx').write_bytes(m.SerializeToString())
+    (path/'config.json').write_text(json.dumps(dict(vocab=list(vocab), size=8, method='crop', zoom=1., mean=[0.]*3, std=[1.]*3, temperature=.25)))
+    (path/'golden').mkdir()
+    Image.new('RGB', (8, 8), 'red').save(path/'golden/0.png')
+    e = np.exp(np.array([1, 0, 0])/.25)
+    (path/'golden/golden.json').write_text(json.dumps(dict(pictures=[dict(file='0.png', probs=list(e/e.sum()))])))
+    return seal(path)
+
+
+@pytest.fixture(scope='session')
+def small_bundle(tmp_path_factory):
+    "The model that is committed beside the app, or one made by hand where there is none."
+    return COMMITTED if COMMITTED.is_dir() else colour_bundle(tmp_path_factory.mktemp('model')/'bundle')
+
+
+def here_env(**kw):
+    "This environment for a process that runs in another folder."
+    path = os.pathsep.join(os.path.abspath(p) for p in os.environ.get('PYTHONPATH', '').split(os.pathsep) if p)
+    return {**os.environ, 'PYTHONPATH':path, **kw}
+
+
+def free_port():
+    with socket.socket() as s:
+        s.bind(('127.0.0.1', 0))
+        return s.getsockname()[1]
+
+
+def wait_for_port(port, proc, seconds=60):
+    end = time.monotonic()+seconds
+    while time.monotonic()<end:
+        assert proc.poll() is None, f'the server ended with status {proc.returncode}'
+        try: return socket.create_connection(('127.0.0.1', port), timeout=1).close()
+        except OSError: time.sleep(.1)
+    raise AssertionError(f'no server on port {port} after {seconds} s')
+
+
+def end(proc, sig=signal.SIGINT, seconds=25):
+    "Ask a process that a test started to stop, and see to it that it and all it started are gone."
+    import psutil
+    tree = [psutil.Process(proc.pid)] + psutil.Process(proc.pid).children(recursive=True) if proc.poll() is None else []
+    if proc.poll() is None: proc.send_signal(sig)
+    try: proc.wait(seconds)
+    except subprocess.TimeoutExpired: pass
+    left = psutil.wait_procs(tree, timeout=5)[1]
+    for p in left: p.kill()
+    return [p.pid for p in left]
+
+
+@contextmanager
+def started(cmd, port, **kw):
+    "A server as a process, up and later gone."
+    proc = subprocess.Popen([str(c) for c in cmd], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **kw)
+    try:
+        wait_for_port(port, proc)
+        yield proc
+    finally: end(proc)
+
+
+@contextmanager
+def serving(bundle, python=sys.executable, cwd=None, env=None, **kw):
+    "`serve_app(bundle, **kw)` in a process of its own; gives (address, process)."
+    port = free_port()
+    args = ''.join(f', {k}={v!r}' for k,v in kw.items())
+    code = f'from bearclass.ship.app import serve_app\nserve_app({str(bundle)!r}, port={port}{args})'
+    with started([python, '-c', code], port, cwd=cwd, env=env) as proc: yield f'http://127.0.0.1:{port}/', proc
+
+
+@pytest.fixture(scope='session')
+def app_url(small_bundle):
+    "The app, served for all tests that only look at it."
+    with serving(small_bundle) as (url,_): yield url
+
+
+@pytest.fixture(scope='session')
+def chromium_path():
+    "A Chromium to drive, or a skip that says what to do."
+    pytest.importorskip('playwright', reason='playwright is not installed')
+    for name in os.environ.get('BEARCLASS_CHROMIUM'), 'chromium', 'chromium-browser', 'google-chrome':
+        if name and (path := shutil.which(name)): return path
+    pytest.skip('no Chromium here: install it, or set BEARCLASS_CHROMIUM to its path')
+
+
+@pytest.fixture(scope='session')
+def browser(chromium_path):
+    from playwright.sync_api import sync_playwright
+    with sync_playwright() as pw:
+        b = pw.chromium.launch(executable_path=chromium_path, args=CHROMIUM_FLAGS)
+        yield b
+        b.close()
+
+
+@pytest.fixture
+def browser_page(browser):
+    "An empty page, 1280 x 1000."
+    context = browser.new_context(viewport=dict(width=1280, height=1000))
+    yield context.new_page()
+    context.close()
+
+
+@pytest.fixture(scope='session')
+def screenshots():
+    "Folder for pictures of what the tests saw; git does not track it."
+    path = ROOT/'test-output'
+    path.mkdir(exist_ok=True)
+    return path

@@ -1,0 +1,209 @@
+"The app as a visitor meets it: in a real Chromium, on this machine and as on Binder."
+import json, os, shutil, subprocess, sys, time, urllib.error, urllib.request
+import numpy as np
+import psutil
+import pytest
+from PIL import Image
+from conftest import ROOT, free_port, here_env, serving, started
+from bearclass.ship import app as A
+from bearclass.ship.predictor import Predictor
+
+pytestmark = pytest.mark.browser
+UPLOAD = '.bearclass .widget-upload'
+
+
+@pytest.fixture(scope='session')
+def photo(tmp_path_factory):
+    "A JPEG such as a visitor has: a drawn bear, or smooth colours while there is none to draw it."
+    path = tmp_path_factory.mktemp('photos')/'photo.jpg'
+    try: from bearclass.gather.drawing import draw_bear
+    except ImportError:
+        small = np.random.default_rng(1).integers(0, 255, (6, 8, 3), dtype=np.uint8)
+        Image.fromarray(small).resize((800, 600), Image.BICUBIC).save(path)
+    else: draw_bear('grizzly', 902, size=800).save(path)
+    return path
+
+def visit(page, url):
+    "Open the page, and say how long it took to be ready."
+    t = time.perf_counter()
+    page.goto(url, wait_until='commit')
+    page.wait_for_selector(UPLOAD, timeout=60_000)
+    print(f'\npage open to ready: {time.perf_counter()-t:.2f} s')
+
+def upload(page, path):
+    "Choose a file as a visitor does."
+    with page.expect_file_chooser() as chooser: page.click(UPLOAD)
+    chooser.value.set_files(path)
+
+def label(page): return page.inner_text('.bc-label', timeout=30_000)
+def message(page): return page.inner_text('.bc-message', timeout=30_000)
+def shown(page, selector): return page.locator(selector).count()
+
+def expected(bundle, path):
+    "What the page must say."
+    return A.verdict(Predictor(bundle).predict(path))[1]
+
+
+def test_a_visit(app_url, small_bundle, browser_page, photo, screenshots, tmp_path):
+    page = browser_page
+    errors = []
+    page.on('console', lambda m: errors.append(m.text) if m.type=='error' and 'Failed to load resource' not in m.text else None)
+    visit(page, app_url)
+    assert page.title() == A.title_for(Predictor(small_bundle).vocab)
+    page.screenshot(path=screenshots/'app_empty.png')
+    upload(page, photo)
+    assert label(page) == expected(small_bundle, photo)
+    assert shown(page, '.bc-bar') == 3
+    assert page.evaluate("(i => Math.max(i.naturalWidth, i.naturalHeight))(document.querySelector('.bearclass img'))") == 640
+    page.screenshot(path=screenshots/'app_result.png')
+
+    page.evaluate("document.querySelector('.bc-label').textContent = 'old'")   # so that a new answer is told from the old one
+    upload(page, photo)
+    page.wait_for_function("document.querySelector('.bc-label') && document.querySelector('.bc-label').textContent != 'old'", timeout=30_000)
+    assert label(page) == expected(small_bundle, photo)
+
+    note = tmp_path/'note.jpg'
+    note.write_text('not a picture')
+    upload(page, note)
+    assert '“note.jpg” is not a picture' in message(page)
+    assert shown(page, '.bc-label') == shown(page, '.bc-bar') == shown(page, '.bearclass img') == 0
+    page.screenshot(path=screenshots/'app_error.png')
+    upload(page, photo)
+    assert label(page) == expected(small_bundle, photo) and shown(page, '.bc-message') == 0
+    assert errors == []
+
+def test_large_files(app_url, small_bundle, browser_page, tmp_path):
+    "Above the 10 MiB that a server takes unasked, and above our own limit."
+    page,big,huge = browser_page, tmp_path/'big.png', tmp_path/'huge.jpg'
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (2000, 2000, 3), dtype=np.uint8)).save(big, compress_level=0)
+    assert big.stat().st_size > 12_000_000
+    visit(page, app_url)
+    upload(page, big)
+    assert label(page) == expected(small_bundle, big)
+    huge.write_bytes(bytes(A.MAX_UPLOAD+1_000_000))
+    upload(page, huge)
+    assert '“huge.jpg” has 26 MB, and the limit is 25 MB' in message(page) and shown(page, '.bc-label') == 0
+
+def test_on_a_phone(app_url, browser, photo, screenshots):
+    context = browser.new_context(viewport=dict(width=360, height=740), device_scale_factor=2)
+    page = context.new_page()
+    visit(page, app_url)
+    upload(page, photo)
+    label(page)
+    page.screenshot(path=screenshots/'app_phone.png')
+    wide,high = page.evaluate("[document.documentElement.scrollWidth, document.querySelector('.widget-upload').offsetHeight]")
+    context.close()
+    assert wide <= 360 and high >= 44
+
+def status(url):
+    try:
+        with urllib.request.urlopen(url, timeout=60) as r: return r.status
+    except urllib.error.HTTPError as e: return e.code
+
+def test_nothing_but_the_page_is_given_out(app_url, small_bundle):
+    names = [A.APP_NOTEBOOK, 'voila.json', 'bundle/', *(f'bundle/{f}' for f in Predictor(small_bundle).bundle.files)]
+    assert any(n.endswith('.png') or n.endswith('.jpg') for n in names)
+    for name in names:
+        for place in 'voila/files/', '', 'voila/render/', 'static/', 'voila/static/../../', 'voila/files/%2e%2e/app/':
+            assert status(app_url+place+name) in (403, 404), place+name
+    for path in 'api/contents', 'api/kernels', 'api/sessions', 'voila/tree', 'voila/api/contents', 'files/', 'tree', 'voila/files/../voila.json':
+        assert status(app_url+path) in (403, 404), path
+
+def test_token_in_the_address(small_bundle, browser_page, photo):
+    with serving(small_bundle, token='a secret/+') as (url,_):
+        visit(browser_page, url+'?token=a%20secret%2F%2B')
+        upload(browser_page, photo)
+        assert label(browser_page) == expected(small_bundle, photo)
+
+def is_kernel(p):
+    try: return 'ipykernel_launcher' in ' '.join(p.cmdline())
+    except psutil.Error: return False   # it has just ended
+
+def kernels(proc): return [p for p in psutil.Process(proc.pid).children(recursive=True) if is_kernel(p)]
+
+def wait_for_kernels(proc, n, seconds=30):
+    end = time.monotonic()+seconds
+    while len(kernels(proc))!=n and time.monotonic()<end: time.sleep(.2)
+    return len(kernels(proc))
+
+def test_kernels_end_after_the_visit(small_bundle, browser, photo, tmp_path):
+    "The folder's settings, with the five minutes of patience cut to two seconds. One kernel waits for the next visitor."
+    port = free_port()
+    folder = A.write_app_folder(small_bundle, tmp_path/'site')
+    config = json.loads((folder/'voila.json').read_text())
+    soon = dict(cull_idle_timeout=2, cull_interval=1)
+    config['MappingKernelManager'] = {k: soon[k] for k in config['MappingKernelManager']}
+    (folder/'voila.json').write_text(json.dumps(config))
+    with started(A.voila_command(port), port, cwd=folder, env=here_env()) as proc:
+        context = browser.new_context()
+        page = context.new_page()
+        visit(page, f'http://127.0.0.1:{port}/')
+        assert wait_for_kernels(proc, 2) == 2
+        time.sleep(5)
+        upload(page, photo)   # a page that is looked at keeps its kernel
+        assert label(page) == expected(small_bundle, photo)
+        context.close()
+        assert wait_for_kernels(proc, 1) == 1
+
+def test_refused_bundle(small_bundle, browser_page, screenshots, tmp_path):
+    port = free_port()
+    folder = A.write_app_folder(small_bundle, tmp_path/'site')
+    (folder/'bundle/extra.txt').write_text('not listed')
+    with started(A.voila_command(port), port, cwd=folder, env=here_env()):
+        browser_page.goto(f'http://127.0.0.1:{port}/')
+        assert 'holds more than its manifest lists' in message(browser_page)
+        browser_page.screenshot(path=screenshots/'app_refused.png')
+        assert str(tmp_path) not in browser_page.content() and 'Traceback' not in browser_page.content()
+
+
+# ---- as on Binder
+
+def outside(**kw):
+    "The environment without what this run adds: no refused network, no virtual environment."
+    drop = 'PYTHONPATH', 'VIRTUAL_ENV', 'PYTHONHOME', 'BEARCLASS_BUNDLE', 'JUPYTER_CONFIG_DIR', 'JUPYTER_PATH'
+    return {**{k:v for k,v in os.environ.items() if k not in drop}, **kw}
+
+def run(cmd, **kw): return subprocess.run([str(c) for c in cmd], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **kw)
+
+@pytest.fixture(scope='module')
+def binder(tmp_path_factory, small_bundle):
+    "A copy of the checkout, and an environment made from the files in `binder` alone."
+    if sys.version_info<(3, 11): pytest.skip('the fixed versions for Binder need Python 3.11')
+    top = tmp_path_factory.mktemp('binder')
+    repo,venv = top/'repo', top/'venv'
+    skip = shutil.ignore_patterns('__pycache__', '.ipynb_checkpoints')
+    for name in 'bearclass', 'binder', 'nbs/app': shutil.copytree(ROOT/name, repo/name, ignore=skip)
+    for name in 'setup.py', 'settings.ini', 'pyproject.toml', 'README.md', 'LICENSE': shutil.copy(ROOT/name, repo/name)
+    if not (repo/'nbs/app/bundle').exists(): shutil.copytree(small_bundle, repo/'nbs/app/bundle')
+    env = outside(PATH=f"{venv/'bin'}{os.pathsep}{os.environ['PATH']}", HOME=str(top), PIP_DISABLE_PIP_VERSION_CHECK='1')
+    assert run([sys.executable, '-m', 'venv', venv], env=env).returncode==0
+    got = run([venv/'bin/python', '-m', 'pip', 'install', '--retries=1', '--timeout=20', '-r', repo/'binder/requirements.txt'], env=env)
+    if got.returncode and 'from versions: none' in got.stdout: pytest.skip('pip can download nothing here')
+    assert got.returncode==0, got.stdout[-2000:]
+    got = run(['bash', 'binder/postBuild'], cwd=repo, env=env)
+    assert got.returncode==0, got.stdout[-2000:]
+    shutil.rmtree(repo/'bearclass')   # what runs from here on is what was installed
+    return repo, venv, env
+
+@pytest.mark.slow
+def test_binder(binder, browser_page, photo, screenshots):
+    repo,venv,env = binder
+    heavy = "import importlib.util as u; print([m for m in 'torch torchvision fastai pandas matplotlib onnx'.split() if u.find_spec(m)])"
+    assert run([venv/'bin/python', '-c', heavy], cwd=repo, env=env).stdout.strip() == '[]'
+    port = free_port()
+    cmd = [venv/'bin/python', '-m', 'jupyter_server', '--no-browser', '--allow-root', '--ip=127.0.0.1', f'--port={port}', '--IdentityProvider.token=binder']
+    link = A.binder_url('someone', 'bearclass').split('urlpath=')[1]
+    with started(cmd, port, cwd=repo, env=env):
+        visit(browser_page, f'http://127.0.0.1:{port}/{link}?token=binder')
+        upload(browser_page, photo)
+        assert label(browser_page) == expected(repo/'nbs/app/bundle', photo)
+        browser_page.screenshot(path=screenshots/'app_binder.png')
+        assert 'app_from_bundle' not in browser_page.content()
+        big = browser_page.evaluate("fetch('/voila/files/nbs/app/bundle/model.onnx').then(r => r.status)")
+        assert big in (403, 404)
+
+@pytest.mark.slow
+def test_serve_from_an_installed_package(binder, tmp_path):
+    "Far from any checkout, with the light packages only."
+    repo,venv,env = binder
+    with serving(repo/'nbs/app/bundle', python=venv/'bin/python', cwd=tmp_path, env=env) as (url,_): assert status(url) == 200
