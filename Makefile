@@ -50,8 +50,8 @@ export: $(VENV)/.dev ## write bearclass/*.py and README.md from the notebooks
 
 app-bundle: $(VENV)/.base ## train the small bundle that stands beside the app notebook
 	rm -rf build/app-bears
-	$(BIN)/python -c "from bearclass.gather.datasets import draw_bears; draw_bears('build/app-bears', n_per_class=250, seed=7)"
-	BEARCLASS_OFFLINE=1 $(BIN)/bearclass train build/app-bears --arch tiny_resnet --size 96 --epochs 30 --out nbs/app/bundle --replace
+	$(BIN)/python -c "from bearclass.gather.datasets import draw_bears; draw_bears('build/app-bears', n_per_class=400, seed=7)"
+	BEARCLASS_OFFLINE=1 $(BIN)/bearclass train build/app-bears --arch tiny_cnn --size 96 --epochs 50 --out nbs/app/bundle --replace
 
 clean: ## remove what was made: the environment, the demo, caches
 	rm -rf $(VENV) demo build dist test-output *.egg-info .pytest_cache .hypothesis

@@ -77,14 +77,14 @@ def cmd_app(a):
     from bearclass.ship.app import serve_app
     serve_app(a.bundle, a.port, a.host, a.open, a.token)
 
-# %% ../nbs/cli.ipynb #8510bd04
+# %% ../nbs/cli.ipynb #470be2e0
 def pick_arch(
 ) -> str:
-    "`resnet18` or `mobilenet_v2` when weights for one are at hand or can be downloaded, else `tiny_resnet`."
+    "`resnet18` or `mobilenet_v2` when weights for one are at hand or can be downloaded, else `tiny_cnn`."
     from bearclass.learn.train import find_weights
     for arch in 'resnet18', 'mobilenet_v2':
         if any(find_weights(arch, d) for d in weight_folders()): return arch
-    return 'tiny_resnet' if is_offline() else 'resnet18'
+    return 'tiny_cnn' if is_offline() else 'resnet18'
 
 # %% ../nbs/cli.ipynb #c92523c3
 def _demo_pictures(a, out):
@@ -106,7 +106,7 @@ def _demo_plots(ev, out):
     plot_top_losses(top_losses(ev, 8))[0].figure.savefig(out/'top_losses.png', bbox_inches='tight')
     print(f'Pictures of this: {out}/confusion_matrix.png, {out}/top_losses.png')
 
-# %% ../nbs/cli.ipynb #ef4ed72e
+# %% ../nbs/cli.ipynb #6fe99c95
 def cmd_demo(a):
     from bearclass.gather.verify import check_images
     from bearclass.learn.train import train_folder
@@ -121,7 +121,7 @@ def cmd_demo(a):
     print(f'{len(df)} files, {int(df.ok.sum())} good.', *(f'{n} {r}.' for r,n in df.reason[~df.ok].value_counts().items()))
     print('\n3. Train')
     arch = pick_arch()
-    learn = train_folder(root, arch, size=96 if arch=='tiny_resnet' else 224)
+    learn = train_folder(root, arch, size=96 if arch=='tiny_cnn' else 224)
     print('\n4. How good is it?')
     _demo_plots(_report(learn), out)
     print('\n5. Export')
@@ -141,7 +141,7 @@ _out = ('--out', dict(required=True, metavar='BUNDLE', help='folder to make'))
 _replace = ('--replace', dict(action='store_true', help='replace an older bundle of that name'))
 _port = ('--port', dict(type=int, default=8866))
 
-# %% ../nbs/cli.ipynb #a0f97110
+# %% ../nbs/cli.ipynb #9d4793f0
 def make_parser() -> argparse.ArgumentParser:
     "All commands with their help."
     p = argparse.ArgumentParser(prog='bearclass', description='From a folder of photos to a classifier in a web page.')
@@ -151,7 +151,7 @@ def make_parser() -> argparse.ArgumentParser:
     _add(sub, 'train', cmd_train, 'train on a folder of pictures and export the model', 'bearclass train bears --arch mobilenet_v2 --out model',
          ('folder', dict(help='one folder of pictures per class')), _out, _replace,
          ('--arch', dict(default='resnet18', help='architecture, such as resnet18 or mobilenet_v2')),
-         ('--epochs', dict(type=int, help='default: 3 with pretrained weights, 20 from scratch')),
+         ('--epochs', dict(type=int, help='default: 3 with pretrained weights, 40 from scratch')),
          ('--size', dict(type=int, default=224, help='pixels')), ('--bs', dict(type=int, help='batch size')),
          ('--weights', dict(default='auto', help='auto, none, or a file or folder')),
          ('--valid-pct', dict(type=float, default=.2, help='share kept aside')), ('--seed', dict(type=int, default=42, help='for the split')))
@@ -168,7 +168,7 @@ def make_parser() -> argparse.ArgumentParser:
          ('--open', dict(action='store_true', help='open a browser')))
     _add(sub, 'demo', cmd_demo, 'the whole way: pictures, training, export, page', 'bearclass demo --no-serve',
          ('--data', dict(help='folder with one folder of your own pictures per class')), ('--out', dict(default='demo', help='folder for what is made')),
-         ('--n', dict(type=int, default=130, help='drawn pictures a class')), _port,
+         ('--n', dict(type=int, default=200, help='drawn pictures a class')), _port,
          ('--no-serve', dict(dest='serve', action='store_false', help='stop after the export')))
     return p
 

@@ -43,15 +43,19 @@ def cell_text(cell):
     return '\n\n'.join([f'```python\n{code.strip()}\n```', *filter(None, outs)])
 
 
-def make_readme():
-    "The README as text, with `{user}`, `{repo}`, `{branch}` and `{binder}` filled in from settings.ini."
+def our_links(text):
+    "Links to our own repository, on GitHub, Colab and Binder, as settings.ini names it: whoever forks changes them there."
     from bearclass.ship.app import binder_url
     s = settings()
-    names = dict(user=s['user'], repo=s['repo'], branch=s['branch'], binder=binder_url(s['user'], s['repo'], s['branch']))
+    text = re.sub(r'https://mybinder\.org/v2/gh/[^)\s]+', binder_url(s['user'], s['repo'], s['branch']), text)
+    return re.sub(r'(github\.com/|colab\.research\.google\.com/github/)bearclass/bearclass', rf"\g<1>{s['user']}/{s['repo']}", text)
+
+
+def make_readme():
+    "The README as text."
     cells = json.loads(index.read_text(encoding='utf-8'))['cells']
     body = '\n\n'.join(filter(None, map(cell_text, cells)))
-    for k,v in names.items(): body = body.replace('{'+k+'}', v)
-    return f'<!-- Written by tools/readme.py from nbs/index.ipynb: edit that. -->\n\n{body.strip()}\n'
+    return f'<!-- Written by tools/readme.py from nbs/index.ipynb: edit that. -->\n\n{our_links(body).strip()}\n'
 
 
 if __name__=='__main__':

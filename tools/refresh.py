@@ -5,11 +5,12 @@
 Outputs keep what teaches (text, tables, small pictures) and lose what does not: counts, timings of progress bars,
 widget state, and the paths of this machine.
 """
-import json, os, re, sys, tempfile
+import base64, io, json, os, re, sys, tempfile
 from pathlib import Path
 
 import nbformat
 from nbclient import NotebookClient
+from PIL import Image
 
 top = Path(__file__).resolve().parent.parent
 quiet = dict(BEARCLASS_OFFLINE='1', BEARCLASS_PROGRESS='0', OMP_NUM_THREADS='1', PYTHONPATH=str(top/'tools/offline'))
@@ -23,11 +24,29 @@ def clean_text(s):
     return '\n'.join(l.split('\r')[-1] for l in s.split('\n'))
 
 
+def smaller_png(b64, enough=40_000):
+    "The picture in 256 colours when it is large: a third of the size, and hardly a difference to see."
+    if len(b64)<enough: return b64
+    buf = io.BytesIO()
+    Image.open(io.BytesIO(base64.b64decode(b64))).convert('RGB').quantize(256).save(buf, 'PNG', optimize=True)
+    return min(b64, base64.b64encode(buf.getvalue()).decode(), key=len)
+
+
+def is_empty(out):
+    "Whether an output shows nothing: a style sheet, or an empty box."
+    page = out.get('data', {}).get('text/html', None)
+    return page is not None and not re.sub(r'<style.*?</style>|<[^>]+>', '', page, flags=re.S).strip()
+
+
 def clean_output(out):
     "The output to keep, or None."
     if out.output_type=='stream': return None if out.name=='stderr' else nbformat.v4.new_output('stream', name='stdout', text=clean_text(out.text))
     if 'application/vnd.jupyter.widget-view+json' in out.get('data', {}): return None
+    if is_empty(out): return None
     if 'execution_count' in out: out.execution_count = None
+    if 'image/png' in out.data:
+        out.data.pop('image/jpeg', None)   # Pillow offers both
+        out.data['image/png'] = smaller_png(out.data['image/png'].replace('\n', ''))
     out.metadata = {}
     for k,v in out.data.items():
         if isinstance(v, str) and not k.startswith('image/'): out.data[k] = clean_text(v)

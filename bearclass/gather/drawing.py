@@ -191,7 +191,7 @@ def hair_lines(g, i, pos, face, length, dice):
     x,y,dx,dy = g.at[0]+pos[:,0]*g.scale, g.at[1]-pos[:,1]*g.scale, t[:,0]*l, t[:,1]*l
     return np.stack([x-.35*dx, y+.35*dy, x+.65*dx, y-.65*dy], 1)
 
-# %% ../../nbs/gather/00_drawing.ipynb #133a1590
+# %% ../../nbs/gather/00_drawing.ipynb #d90544a9
 def hairs(g, light, size, unit_px, dice):
     "All hairs to draw, as (nearness, line, colour, width)."
     length,width = np.clip(.105*g.scale, 3.5*unit_px, 12*unit_px), np.clip(.02*g.scale, unit_px, 2.2*unit_px)
@@ -205,7 +205,8 @@ def hairs(g, light, size, unit_px, dice):
     lines = hair_lines(g, i, pos, face, length, dice)
     colours = hair_colours(g, i, skin, crease, light, dice)
     near = np.maximum(pos[:,2], g.pos[i,2]+1e-3)
-    return [(z, l, tuple(c), round(width)) for z,l,c in zip(near.tolist(), lines.tolist(), colours.tolist())]
+    width = round(float(width))
+    return [(z, l, tuple(c), width) for z,l,c in zip(near.tolist(), lines.tolist(), colours.tolist())]
 
 # %% ../../nbs/gather/00_drawing.ipynb #28bd90e4
 def outline(axes, n=28):

@@ -99,12 +99,12 @@ def usable_images(
         print(f'{len(bad)} of {len(df)} files cannot be read and are left out ({reasons}); `check_images({str(root)!r})` lists them.')
     return df.path[df.ok.astype(bool)].tolist()
 
-# %% ../../nbs/learn/02_blocks.ipynb #f89e68be
+# %% ../../nbs/learn/02_blocks.ipynb #c118a505
 def pick_bs(
     n:int, # Training pictures
 ) -> int: # 64, 32, 16, 8 or 4
-    "A batch size that leaves eight batches an epoch, or four pictures a batch when there are fewer than 64."
-    return next((b for b in (64, 32, 16, 8) if n>=8*b), 4)
+    "A batch size that suits the size of the set."
+    return next((b for b in (64, 32, 16) if n>=16*b), 8 if n>=64 else 4)
 
 # %% ../../nbs/learn/02_blocks.ipynb #36979304
 def from_folder(

@@ -1,0 +1,20 @@
+"The lessons once more as a learner runs them: in a real Jupyter kernel, from the top, in their own folder, offline."
+from pathlib import Path
+
+import nbformat, pytest
+from nbclient import NotebookClient
+
+lessons = Path(__file__).resolve().parent.parent/'nbs/lessons'
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('name', ['02_bears.ipynb'])
+def test_lesson_runs_in_a_kernel(name):
+    before = sorted(lessons.rglob('*'))
+    nb = nbformat.read(lessons/name, as_version=4)
+    for c in nb.cells:
+        if c.cell_type=='code' and c.source.startswith('#| eval: false'): c.source = ''
+    NotebookClient(nb, timeout=600, kernel_name='python3', resources={'metadata': {'path': str(lessons)}}).execute()
+    widgets = [o for c in nb.cells if c.cell_type=='code' for o in c.outputs if 'application/vnd.jupyter.widget-view+json' in o.get('data', {})]
+    assert widgets, 'the page is shown as a widget'
+    assert sorted(lessons.rglob('*'))==before      # a lesson leaves nothing behind
