@@ -107,7 +107,7 @@ def linear_regression(
     n = len(x)
     return LineFit(float(slope), float(y.mean()-slope*x.mean()), float(np.sqrt(rss/(n-2)/sxx)), float(1-rss/(dy@dy)), n)
 
-# %% ../../nbs/scratch/08_claims.ipynb #bca99e65
+# %% ../../nbs/scratch/08_claims.ipynb #296b9079
 def _axes(ax, figsize=(5, 3)):
     "`ax`, or the axes of a new figure."
     if ax is not None: return ax
@@ -126,7 +126,7 @@ def plot_relation(
     if fit is not None:
         ends = np.array([np.min(x), np.max(x)])
         ax.plot(ends, fit.predict(ends), color='C3', lw=2, label=f'slope {fit.slope:+.3f}')
-        ax.legend(loc='best', frameon=False)
+        ax.legend(loc='best', edgecolor='none', handlelength=1, fontsize=9)
     ax.set(xlabel=xlabel, ylabel=ylabel)
     ax.spines[['top', 'right']].set_visible(False)
     return ax
@@ -305,7 +305,7 @@ def slope_interval(
     half = stats.t.ppf((1+level)/2, fit.df)*fit.stderr
     return Interval(fit.slope*change, *sorted(((fit.slope-half)*change, (fit.slope+half)*change)))
 
-# %% ../../nbs/scratch/08_claims.ipynb #c30b6f44
+# %% ../../nbs/scratch/08_claims.ipynb #a3c4b51b
 def plot_intervals(
     intervals:dict|list,       # Name -> `Interval`, or a list of them
     truth:float|None=None,     # Where the truth is, if known; intervals that miss it are red
@@ -315,17 +315,21 @@ def plot_intervals(
     "Intervals below each other."
     named = isinstance(intervals, dict)
     items = list(intervals.values() if named else intervals)
-    ax = _axes(ax, (6, max(1.5, .4*len(items)) if named else 4))
-    if matters is not None: ax.axvspan(-matters, matters, color='.88', lw=0, label='too small to matter')
+    ax = _axes(ax, (6, max(1.8, .45*len(items)) if named else 4))
+    top = dict(xycoords=('data', 'axes fraction'), xytext=(0, 2), textcoords='offset points', ha='center', fontsize=9)
+    if matters is not None:
+        ax.axvspan(-matters, matters, color='.88', lw=0)
+        ax.annotate('too small to matter', (0, 1), color='.4', **top)
     for k,i in enumerate(items):
         c = 'C3' if truth is not None and truth not in i else 'C0'
         ax.plot([i.low, i.high], [k, k], color=c, lw=2)
         ax.plot(i.estimate, k, 'o', color=c, ms=4)
     ax.axvline(0, color='k', lw=.8, ls=':')
-    if truth is not None: ax.axvline(truth, color='C2', lw=1.2, label='truth')
+    if truth is not None:
+        ax.axvline(truth, color='C2', lw=1.2)
+        ax.annotate('truth', (truth, 1), color='C2', **top)
     ax.set(yticks=range(len(items)) if named else [], yticklabels=list(intervals) if named else [], xlabel='slope')
     ax.invert_yaxis()
-    if matters is not None or truth is not None: ax.legend(frameon=False, loc='upper left', bbox_to_anchor=(1, 1))
     ax.spines[['top', 'right', 'left']].set_visible(False)
     return ax
 
@@ -430,7 +434,7 @@ def practical_effect(
     df = pd.DataFrame([(t, h, max(0., climate_r(t, h, equation))) for t,h in places.values()], index=list(places), columns=['temperature', 'humidity', 'R'])
     return df.assign(spreads=df.R>1, cases=cases*df.R**generations)
 
-# %% ../../nbs/scratch/08_claims.ipynb #94519aa5
+# %% ../../nbs/scratch/08_claims.ipynb #587f15af
 def plot_climate(
     temperature:np.ndarray, # (a,) degrees Celsius
     humidity:np.ndarray,    # (b,) percent
@@ -445,6 +449,7 @@ def plot_climate(
     ax.contour(temperature, humidity, r, levels=[1], colors='k', linewidths=2)
     for name,row in (places.iterrows() if places is not None else ()):
         ax.plot(row.temperature, row.humidity, 'ko', ms=6)
-        ax.annotate(f'{name}\nR = {row.R:.2f}', (row.temperature, row.humidity), xytext=(6, 6), textcoords='offset points', fontsize=9)
+        ax.annotate(f'{name}\nR = {row.R:.2f}', (row.temperature, row.humidity), xytext=(0, 9), textcoords='offset points',
+                    ha='center', fontsize=9, bbox=dict(fc='w', ec='none', alpha=.75, pad=1.5))
     ax.set(xlabel='temperature (°C)', ylabel='relative humidity (%)')
     return ax

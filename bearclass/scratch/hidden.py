@@ -193,7 +193,7 @@ def simulate_neighbours(
         rows.append((n, (_row_p_values(x, y)<alpha).mean(), (_row_p_values(x, y, n)<alpha).mean()))
     return pd.DataFrame(rows, index=pd.Index(reaches, name='reach'), columns=['effective_cities', 'false_alarms', 'corrected'])
 
-# %% ../../nbs/scratch/09_hidden.ipynb #86e7b969
+# %% ../../nbs/scratch/09_hidden.ipynb #862cfc38
 def plot_neighbours(
     table:pd.DataFrame, # As `simulate_neighbours` gives it
     alpha:float=.05,    # What was promised, drawn as a line
@@ -203,8 +203,9 @@ def plot_neighbours(
     ax = _axes(ax, (6, 2.8))
     for c,label in (('false_alarms', 'every city counted'), ('corrected', 'effective cities counted')): ax.plot(table.index, table[c], 'o-', label=label)
     ax.axhline(alpha, color='k', lw=.8, ls=':')
-    for x,row in table.iterrows(): ax.annotate(f'{row.effective_cities:.0f} cities', (x, row.false_alarms), xytext=(0, 6), textcoords='offset points', ha='center', fontsize=8)
-    ax.set(xlabel="reach (share of the map's side)", ylabel='false alarms', ylim=(0, max(.1, table.false_alarms.max()*1.2)))
-    ax.legend(frameon=False, loc='upper left', bbox_to_anchor=(0, .9))
+    for x,row in table.iterrows(): ax.annotate(f'{row.effective_cities:.0f} cities', (x, row.false_alarms), xytext=(-5, 4), textcoords='offset points', ha='right', fontsize=8)
+    ax.set(xlabel="reach (share of the map's side)", ylabel='false alarms', ylim=(0, max(.1, table.false_alarms.max()*1.4)))
+    ax.margins(x=.15)
+    ax.legend(frameon=False, loc='upper left')
     ax.spines[['top', 'right']].set_visible(False)
     return ax
