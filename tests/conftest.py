@@ -8,7 +8,30 @@ from PIL import Image
 
 ROOT = Path(__file__).resolve().parent.parent
 COMMITTED = ROOT/'nbs/app/bundle'
+REAL = Path(os.environ.get('BEARCLASS_TEST_DATA') or ROOT.parent/'shared/data')   # real photos, MNIST, weights: never part of the project
 CHROMIUM_FLAGS = '--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking --disable-component-update --disable-sync'.split()
+
+
+def needs(name):
+    "Skip a test where a folder of real data is missing."
+    return pytest.mark.skipif(not (REAL/name).is_dir(), reason=f'no {name} in {REAL.name}: set BEARCLASS_TEST_DATA')
+
+
+@pytest.fixture(scope='session')
+def mnist_files():
+    "The folder of MNIST's four files, or a skip."
+    if not (REAL/'mnist').is_dir(): pytest.skip(f'no mnist in {REAL.name}: set BEARCLASS_TEST_DATA')
+    return REAL/'mnist'
+
+
+@pytest.fixture(scope='module')
+def one_thread():
+    "Small tensors: a second thread costs more than it brings, above all on a busy machine."
+    import torch
+    n = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(n)
 
 
 def seal(path):

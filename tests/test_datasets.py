@@ -137,11 +137,6 @@ def test_every_coat_colour_is_shared(small):
 
 # --- digits ----------------------------------------------------------------------------------------------------------
 
-def mnist():
-    root = Path(os.environ.get('BEARCLASS_TEST_DATA') or Path(__file__).resolve().parents[2]/'shared/data')/'mnist'
-    if not (root/'train-images-idx3-ubyte.gz').exists(): pytest.skip('no MNIST files: set BEARCLASS_TEST_DATA to the folder that holds mnist/')
-    return root
-
 def count(path): return {p.relative_to(path).as_posix(): len(list(p.glob('*.png'))) for p in sorted(path.glob('*/*')) if p.is_dir()}
 
 def test_layout_and_labels(tmp_path):
@@ -162,10 +157,10 @@ def test_digits_can_be_told_apart_by_pixel_similarity(tmp_path):
     right = np.concatenate([is_3(load('valid/3')), ~is_3(load('valid/7'))])
     assert right.mean() > .85   # new hands, small set: less than the 95 % of full MNIST, far more than a guess
 
-def test_real_mnist(tmp_path):
-    path = digits_folder(tmp_path/'m', idx=mnist())
+def test_real_mnist(tmp_path, mnist_files):
+    path = digits_folder(tmp_path/'m', idx=mnist_files)
     assert count(path) == {'train/3': 6131, 'train/7': 6265, 'valid/3': 1010, 'valid/7': 1028}
-    x, y = (read_idx(mnist()/f'train-{n}.gz') for n in ('images-idx3-ubyte', 'labels-idx1-ubyte'))
+    x, y = (read_idx(mnist_files/f'train-{n}.gz') for n in ('images-idx3-ubyte', 'labels-idx1-ubyte'))
     assert x.shape == (60000, 28, 28) and y.shape == (60000,)
     i = int(np.flatnonzero(y == 7)[100])
     assert (np.asarray(Image.open(path/f'train/7/{i}.png')) == x[i]).all()
@@ -235,9 +230,9 @@ def test_downloaded_before_is_used(store):
     (store/'mnist_sample').mkdir(parents=True)
     assert untar_data(URLs.MNIST_SAMPLE) == store/'mnist_sample'
 
-def test_idx_from_environment(store, monkeypatch):
+def test_idx_from_environment(store, monkeypatch, mnist_files):
     from bearclass.gather.datasets import URLs
-    monkeypatch.setenv('BEARCLASS_MNIST', str(mnist()))
+    monkeypatch.setenv('BEARCLASS_MNIST', str(mnist_files))
     path = untar_data(URLs.MNIST_TINY)
     assert path.name == 'mnist_tiny_from_idx' and set(count(path).values()) == {350}
     assert len(list((path/'test').iterdir())) == 20

@@ -1,29 +1,22 @@
 "Real pictures, where they are: photos of bears, odd images, pretrained weights. Looked for in BEARCLASS_TEST_DATA or ../shared/data."
-import os
-from pathlib import Path
-
 import pytest
+
+from conftest import REAL, needs
 
 from bearclass.core import BearclassError
 from bearclass.gather.verify import check_images
 from bearclass.images import fit, open_rgb
 
-data = Path(os.environ.get('BEARCLASS_TEST_DATA') or Path(__file__).resolve().parents[2]/'shared/data')
-
-
-def needs(name):
-    return pytest.mark.skipif(not (data/name).exists(), reason=f'no {name} in {data.name}: set BEARCLASS_TEST_DATA')
-
 
 @needs('bears')
 def test_sound_photos_are_sound():
-    df = check_images(data/'bears')
+    df = check_images(REAL/'bears')
     assert len(df)>400 and (~df.ok).mean()<=.005, df[~df.ok]
 
 
 @needs('odd_images')
 def test_odd_images_get_an_answer_each():
-    files = sorted(f for f in (data/'odd_images').iterdir() if f.name!='INDEX.md')
+    files = sorted(f for f in (REAL/'odd_images').iterdir() if f.name!='INDEX.md')
     df = check_images(files)
     assert len(df)==len(files)
     reason = dict(zip((f.name for f in df.path), df.reason))
@@ -39,9 +32,9 @@ def test_odd_images_get_an_answer_each():
 @needs('odd_images')
 def test_exif_orientation_is_applied():
     import numpy as np
-    upright = np.asarray(open_rgb(data/'odd_images/hopper.jpg'), float)
+    upright = np.asarray(open_rgb(REAL/'odd_images/hopper.jpg'), float)
     for n in 3, 6, 8:
-        turned = np.asarray(open_rgb(data/f'odd_images/hopper_orientation_{n}.jpg'), float)
+        turned = np.asarray(open_rgb(REAL/f'odd_images/hopper_orientation_{n}.jpg'), float)
         assert np.abs(turned-upright).mean()<12, n
 
 
@@ -50,8 +43,8 @@ def test_real_weights_load_and_know_bears():
     import torch, torchvision
     from bearclass.images import to_array
     from bearclass.learn.train import find_weights, load_weights
-    model = load_weights(torchvision.models.mobilenet_v2(), find_weights('mobilenet_v2', data/'weights')).eval()
-    photos = sorted((data/'bears/black').glob('*.jpg'))[:20]
+    model = load_weights(torchvision.models.mobilenet_v2(), find_weights('mobilenet_v2', REAL/'weights')).eval()
+    photos = sorted((REAL/'bears/black').glob('*.jpg'))[:20]
     if not photos: pytest.skip('no photos beside the weights')
     with torch.no_grad(): top1 = model(torch.stack([torch.from_numpy(to_array(fit(open_rgb(f), 224))) for f in photos])).argmax(1)
     assert (top1==295).float().mean()>=.8      # ImageNet's class 295 is the American black bear

@@ -1,33 +1,25 @@
 "Real MNIST (BEARCLASS_TEST_DATA or ../shared/data), the figures that the notebooks state about it, and the drawing pad in a real browser."
 import os, sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from conftest import REAL, needs
 from bearclass.scratch.baseline import LargestClass, PixelSimilarity, is_3, mean_image
 from bearclass.scratch.digits import load_digits, load_digits_3_7
 
-data = Path(os.environ.get('BEARCLASS_TEST_DATA') or Path(__file__).resolve().parents[2]/'shared/data')
-needs_mnist = pytest.mark.skipif(not (data/'mnist').is_dir(), reason=f'no mnist in {data.name}: set BEARCLASS_TEST_DATA')
-
-
-@pytest.fixture(scope='module', autouse=True)
-def one_thread():
-    n = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(n)
+needs_mnist = needs('mnist')
+pytestmark = pytest.mark.usefixtures('one_thread')
 
 
 @pytest.fixture(scope='module')
-def d37(): return load_digits_3_7(idx=data/'mnist')
+def d37(): return load_digits_3_7(idx=REAL/'mnist')
 
 
 @pytest.fixture(scope='module')
 def ten():
-    x,y,xv,yv = load_digits(idx=data/'mnist')
+    x,y,xv,yv = load_digits(idx=REAL/'mnist')
     return x.float()/255, y, xv.float()/255, yv
 
 
@@ -80,7 +72,7 @@ def test_a_folder_of_mnist_sample_s_layout(tmp_path):
 @needs_mnist
 def test_centring_is_the_recipe_of_mnist():
     from bearclass.scratch.draw import center_digit
-    digits = load_digits(idx=data/'mnist').x_valid
+    digits = load_digits(idx=REAL/'mnist').x_valid
     same = sum(torch.equal(center_digit(o), o.float()/255) for o in digits)
     assert len(digits)==10_000 and same>9_990
 

@@ -1,11 +1,11 @@
 "What is too heavy for the notebooks on gradient descent: real MNIST, many seeds of the lab, films and widgets in a real browser."
 import os, subprocess, sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from conftest import REAL, needs
 from bearclass.core import InputError
 from bearclass.scratch.baseline import PixelSimilarity
 from bearclass.scratch.classifier import LinearClassifier, TwoLayerNet, mnist_loss, stack_3_7, train_epoch
@@ -15,23 +15,15 @@ from bearclass.scratch.sabotage import BUGS, NO_BUG, check_answer, evidence, sab
 from bearclass.scratch.sgd import (DataLoader, autograd_gradient, fit_line, fit_quadratic, init_params, linear, mse, numerical_gradient,
                                    sgd_momentum_step, sgd_step)
 
-data = Path(os.environ.get('BEARCLASS_TEST_DATA') or Path(__file__).resolve().parents[2]/'shared/data')
-needs_mnist = pytest.mark.skipif(not (data/'mnist').is_dir(), reason=f'no mnist in {data.name}: set BEARCLASS_TEST_DATA')
-
-
-@pytest.fixture(scope='module', autouse=True)
-def one_thread():
-    n = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(n)
+needs_mnist = needs('mnist')
+pytestmark = pytest.mark.usefixtures('one_thread')
 
 
 @pytest.fixture(scope='module')
 def mnist():
     "Threes and sevens of MNIST, as many as MNIST_SAMPLE has: (x, y), (x_valid, y_valid)."
     from bearclass.scratch.digits import load_digits_3_7
-    d = load_digits_3_7(idx=data/'mnist')
+    d = load_digits_3_7(idx=REAL/'mnist')
     return stack_3_7(d.train_3, d.train_7), stack_3_7(d.valid_3, d.valid_7)
 
 
