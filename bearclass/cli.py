@@ -19,18 +19,13 @@ def cmd_doctor(a):
     print(report)
     return 1 if report.problems else 0
 
-# %% ../nbs/cli.ipynb #6d0f38f2
-def _check_free(out, replace):
-    "Refuse a taken name, or one that is no place for a bundle, before any work."
-    out = Path(out)
-    if out.exists() and not replace: raise InputError(f'{str(out)!r} already exists', 'a new name for the bundle', 'choose another, or add --replace')
-    if out.exists() and any(out.iterdir() if out.is_dir() else [1]) and not (out/'MANIFEST.json').is_file():
-        raise InputError(f'{str(out)!r} is no bundle', 'a bundle to replace', 'choose another name: what is there would be lost')
-
-def _report(learn, title='validation set'):
-    "Print how well a learner does."
-    from bearclass.learn.interpret import confusion_matrix, confusion_text, evaluate
-    return _print_evaluation(evaluate(learn), title)
+# %% ../nbs/cli.ipynb #d9bd7f38
+def _check_out(out, replace, folder=None):
+    "Refuse, before any work, a name that is taken, that nothing can be written to, or that lies among the pictures."
+    from bearclass.ship.bundle import check_destination
+    check_destination(out, replace)
+    if folder and Path(folder).resolve() in [Path(out).resolve(), *Path(out).resolve().parents]:
+        raise InputError(f'{str(out)!r} lies in the folder of pictures', 'a place outside: its golden pictures would be learnt from next time', 'choose another name')
 
 def _print_evaluation(ev, title):
     from bearclass.learn.interpret import confusion_matrix, confusion_text, summary
@@ -38,16 +33,17 @@ def _print_evaluation(ev, title):
     print(confusion_text(confusion_matrix(ev.targs, ev.preds, len(ev.vocab)), ev.vocab), '\n')
     return ev
 
-# %% ../nbs/cli.ipynb #f7e5518e
+# %% ../nbs/cli.ipynb #61ec266c
 def cmd_train(a):
-    _check_free(a.out, a.replace)
+    _check_out(a.out, a.replace, a.folder)
     from bearclass.learn.blocks import class_folders
     class_folders(a.folder)
+    from bearclass.learn.interpret import evaluate
     from bearclass.learn.train import train_folder
     from bearclass.ship.bundle import export_bundle
     weights = {'auto':'auto', 'none':False}.get(a.weights, a.weights)
     learn = train_folder(a.folder, a.arch, a.epochs, a.size, weights, a.valid_pct, a.seed, bs=a.bs)
-    _report(learn)
+    _print_evaluation(evaluate(learn), 'validation set')
     print(f'Exported to {export_bundle(learn, a.out, replace=a.replace).path}. Next: bearclass predict {a.out} PICTURE, or bearclass app {a.out}')
 
 # %% ../nbs/cli.ipynb #9a126c15
@@ -59,13 +55,13 @@ def cmd_predict(a):
         else: print(f'bearclass: {p}', file=sys.stderr)
     return 0 if all(isinstance(p, Prediction) for p in answers) else 2
 
-# %% ../nbs/cli.ipynb #68ac6836
+# %% ../nbs/cli.ipynb #aa6effd3
 def cmd_evaluate(a):
     from bearclass.ship.bundle import evaluate_bundle
     _print_evaluation(evaluate_bundle(a.bundle, a.folder, only_valid=not a.all), str(a.folder))
 
 def cmd_export(a):
-    _check_free(a.out, a.replace)
+    _check_out(a.out, a.replace)
     from bearclass.gather.verify import get_image_files
     from bearclass.ship.bundle import convert_learner, pick_golden
     files = get_image_files(a.pictures)
@@ -106,13 +102,14 @@ def _demo_plots(ev, out):
     plot_top_losses(top_losses(ev, 8))[0].figure.savefig(out/'top_losses.png', bbox_inches='tight')
     print(f'Pictures of this: {out}/confusion_matrix.png, {out}/top_losses.png')
 
-# %% ../nbs/cli.ipynb #6fe99c95
+# %% ../nbs/cli.ipynb #8e2e7c2a
 def cmd_demo(a):
     from bearclass.gather.verify import check_images
+    from bearclass.learn.interpret import evaluate
     from bearclass.learn.train import train_folder
     from bearclass.ship.bundle import export_bundle
     out = Path(a.out)
-    _check_free(out/'model', replace=True)
+    _check_out(out/'model', True, a.data)
     out.mkdir(parents=True, exist_ok=True)
     print('\n1. Pictures')
     root = _demo_pictures(a, out)
@@ -121,9 +118,9 @@ def cmd_demo(a):
     print(f'{len(df)} files, {int(df.ok.sum())} good.', *(f'{n} {r}.' for r,n in df.reason[~df.ok].value_counts().items()))
     print('\n3. Train')
     arch = pick_arch()
-    learn = train_folder(root, arch, size=96 if arch=='tiny_cnn' else 224)
+    learn = train_folder(root, arch, size=96 if arch=='tiny_cnn' else 224, seed=a.seed)
     print('\n4. How good is it?')
-    _demo_plots(_report(learn), out)
+    _demo_plots(_print_evaluation(evaluate(learn), 'validation set'), out)
     print('\n5. Export')
     b = export_bundle(learn, out/'model', replace=True)
     print(f'{b.path}: {sum(map(len, b.files.values()))/1e6:.1f} MB of plain data, checked against the learner.')
@@ -141,7 +138,7 @@ _out = ('--out', dict(required=True, metavar='BUNDLE', help='folder to make'))
 _replace = ('--replace', dict(action='store_true', help='replace an older bundle of that name'))
 _port = ('--port', dict(type=int, default=8866))
 
-# %% ../nbs/cli.ipynb #9d4793f0
+# %% ../nbs/cli.ipynb #46032efa
 def make_parser() -> argparse.ArgumentParser:
     "All commands with their help."
     p = argparse.ArgumentParser(prog='bearclass', description='From a folder of photos to a classifier in a web page.')
@@ -168,7 +165,7 @@ def make_parser() -> argparse.ArgumentParser:
          ('--open', dict(action='store_true', help='open a browser')))
     _add(sub, 'demo', cmd_demo, 'the whole way: pictures, training, export, page', 'bearclass demo --no-serve',
          ('--data', dict(help='folder with one folder of your own pictures per class')), ('--out', dict(default='demo', help='folder for what is made')),
-         ('--n', dict(type=int, default=200, help='drawn pictures a class')), _port,
+         ('--n', dict(type=int, default=200, help='drawn pictures a class')), ('--seed', dict(type=int, default=42, help='for the split')), _port,
          ('--no-serve', dict(dest='serve', action='store_false', help='stop after the export')))
     return p
 

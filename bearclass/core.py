@@ -129,7 +129,7 @@ def new_folder(
         _swap_in(tmp, path)
     finally: shutil.rmtree(tmp, ignore_errors=True)
 
-# %% ../nbs/core.ipynb #da90bcb9
+# %% ../nbs/core.ipynb #477291b7
 def _taken(path): return path.is_file() or path.is_symlink() or (path.is_dir() and any(path.iterdir()))
 
 def _swap_in(tmp, path):
@@ -138,10 +138,11 @@ def _swap_in(tmp, path):
     aside = Path(tempfile.mkdtemp(dir=path.parent, prefix=f'.{path.name}.old.'))/path.name
     os.replace(path, aside)
     try: os.replace(tmp, path)
-    except OSError:
+    except BaseException:   # Ctrl-C too: there is always the old one or the new one
         os.replace(aside, path)
+        aside.parent.rmdir()
         raise
-    finally: shutil.rmtree(aside.parent, ignore_errors=True)
+    shutil.rmtree(aside.parent, ignore_errors=True)
 
 # %% ../nbs/core.ipynb #ac531b9d
 @dataclass

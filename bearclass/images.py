@@ -30,10 +30,12 @@ def _checked(a):
     if a.dtype==np.uint8 and (a.ndim==2 or (a.ndim==3 and a.shape[2] in (3, 4))): return a
     raise InputError(f'an array of shape {a.shape} and type {a.dtype}', '(H, W), (H, W, 3) or (H, W, 4), uint8 from 0 to 255', 'move the channels last, scale to 0 to 255, then `.astype(np.uint8)`')
 
-# %% ../nbs/images.ipynb #6ee296bb
+# %% ../nbs/images.ipynb #d1d930aa
 def _open(source):
     "Pillow's image for `source`, its pixels not yet read."
     if isinstance(source, Image.Image): return source
+    if isinstance(source, (str, os.PathLike)) and Path(source).exists() and not (Path(source).is_file() or Path(source).is_dir()):
+        raise InputError(f'{name_of(source)} is no ordinary file', 'a picture', 'name a file')   # a pipe would make us wait for ever
     if isinstance(source, np.ndarray): return Image.fromarray(_checked(source))
     if isinstance(source, (bytes, bytearray, memoryview)): source = io.BytesIO(bytes(source))
     with warnings.catch_warnings():
@@ -57,16 +59,22 @@ def _explain(source, e, max_pixels):
                           'open it in a viewer; save it again as JPEG or PNG')
     return InputError(f'{name_of(source)} is damaged ({e})', 'a whole picture', 'download or save it again')
 
-# %% ../nbs/images.ipynb #fe0be29c
+# %% ../nbs/images.ipynb #7f2cd3dd
 def _to_rgb(img):
     "Eight-bit RGB, upright, over white."
     if img.mode.startswith('I') or img.mode=='F': img = _eight_bit(img)
-    img = ImageOps.exif_transpose(img)
+    img.load()
+    img = _upright(img)
     if img.mode in ('RGBA', 'LA', 'PA', 'La', 'RGBa') or 'transparency' in img.info:
         img = img.convert('RGBA')
         white = Image.new('RGBA', img.size, 'white')
         return Image.alpha_composite(white, img).convert('RGB')
     return img if img.mode=='RGB' else img.convert('RGB')
+
+def _upright(img):
+    "Turned as its EXIF says; a picture whose EXIF is broken stays as it is."
+    try: return ImageOps.exif_transpose(img)
+    except Exception: return img   # EXIF readers fail in many ways, and none of them is the picture's fault
 
 def _eight_bit(img):
     "A grey picture of more than eight bits as eight: 16 bits keep their own scale, floats may be 0 to 1 or 0 to 255."
@@ -76,7 +84,7 @@ def _eight_bit(img):
     out.info['exif'] = img.info.get('exif', b'')
     return out
 
-# %% ../nbs/images.ipynb #99f2e5eb
+# %% ../nbs/images.ipynb #121e2e05
 def open_rgb(
     source,                     # Path, bytes, open binary file, Pillow image, or (H, W[, 3 or 4]) uint8 array
     max_pixels:int=MAX_PIXELS,  # Refuse anything larger
@@ -85,12 +93,13 @@ def open_rgb(
     try:
         img = _open(source)
         w,h = img.size
+        if not w*h: raise InputError(f'{name_of(source)} has {w} x {h} pixels', 'at least one pixel', 'check where it came from')
         if w*h>max_pixels: raise Image.DecompressionBombError()
         with warnings.catch_warnings():
             warnings.simplefilter('ignore')
             return _to_rgb(img)
     except InputError: raise
-    except (OSError, SyntaxError, ValueError, TypeError, EOFError, AttributeError, Image.DecompressionBombError) as e:
+    except Exception as e:   # each decoder fails in its own way (AVIF's with RuntimeError and ZeroDivisionError); one answer for all
         raise _explain(source, e, max_pixels) from e
 
 # %% ../nbs/images.ipynb #45f2605a

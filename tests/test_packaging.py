@@ -61,7 +61,7 @@ def test_demo_in_small(installed, tmp_path):
 
 def test_demo_with_own_pictures(installed, tmp_path):
     from bearclass.gather.datasets import draw_bears
-    draw_bears(tmp_path/'mine', n_per_class=8, seed=5)
+    draw_bears(tmp_path/'mine', n_per_class=15, seed=5)
     before = sorted(p.name for p in (tmp_path/'mine').rglob('*'))
     assert 'Your pictures: black, grizzly, teddy' in run(installed, 'demo', '--no-serve', '--data', 'mine', cwd=tmp_path).stdout
     assert sorted(p.name for p in (tmp_path/'mine').rglob('*'))==before

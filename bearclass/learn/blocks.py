@@ -73,7 +73,7 @@ def image_block(
                      item_tfms=image_tfms(size, method, zoom, min_scale, augment),
                      batch_tfms=aug_transforms(**aug) if augment else None)
 
-# %% ../../nbs/learn/02_blocks.ipynb #247ee450
+# %% ../../nbs/learn/02_blocks.ipynb #03d0080c
 def class_folders(
     root:str|Path, # Folder with one folder per class
 ) -> list[Path]: # Sorted
@@ -83,17 +83,24 @@ def class_folders(
     found = sorted(d for d in root.iterdir() if d.is_dir() and not d.name.startswith('.'))
     if not found: raise InputError(f'{str(root)!r} has no folders in it', 'one folder of pictures per class', 'sort the pictures into folders named after their classes')
     for d in found:
+        if d.is_symlink(): raise InputError(f'the class folder {str(d)!r} is a link', 'real folders: a link would be passed over when pictures are listed', 'copy the folder here')
+        if not d.name.isprintable(): raise InputError(f'a class folder is called {d.name!r}', 'a name that can be shown', 'rename it')
         if not get_image_files(d): raise InputError(f'the class folder {str(d)!r} has no pictures', 'pictures in every class folder', 'add some, or remove the folder')
     return found
 
-# %% ../../nbs/learn/02_blocks.ipynb #95168819
+# %% ../../nbs/learn/02_blocks.ipynb #52e17e91
 def usable_images(
     root:str|Path, # Folder with one folder per class
 ) -> list[Path]: # Files that open, sorted
     "The pictures of `root` that can be read; those that cannot are counted aloud and left where they are."
-    class_folders(root)
+    classes = class_folders(root)
     df = check_images(root)
+    if stray := sorted({str(f.parent) for f in df.path} - set(map(str, classes))):
+        raise InputError(f'{stray[0]!r} holds pictures and is no class folder of {str(root)!r}', 'pictures directly in the class folders and nowhere else',
+                         'move them, or write the recipe yourself with `image_block(get_y=..., splitter=...)`')
     bad = df[~df.ok.astype(bool)]
+    if gone := sorted(set(map(str, classes)) - {str(f.parent) for f in df.path[df.ok.astype(bool)]}):
+        raise InputError(f'the class folder {gone[0]!r} has no readable pictures', 'some in every class', f'see why with `check_images({gone[0]!r})`')
     if len(bad):
         reasons = ', '.join(f'{n} {r}' for r,n in bad.reason.value_counts().items())
         print(f'{len(bad)} of {len(df)} files cannot be read and are left out ({reasons}); `check_images({str(root)!r})` lists them.')
@@ -106,7 +113,7 @@ def pick_bs(
     "A batch size that suits the size of the set."
     return next((b for b in (64, 32, 16) if n>=16*b), 8 if n>=64 else 4)
 
-# %% ../../nbs/learn/02_blocks.ipynb #36979304
+# %% ../../nbs/learn/02_blocks.ipynb #62598b65
 def from_folder(
     root:str|Path,        # Folder with one folder per class
     size:int=224,         # Side of the square, in pixels
@@ -117,6 +124,8 @@ def from_folder(
     **kwargs,             # For `image_block`
 ) -> DataLoaders:
     "`DataLoaders` from a folder with one folder of pictures per class."
+    if not 8<=size<=4096 or (bs is not None and bs<2): raise InputError(f'size={size}, bs={bs}', 'size from 8 to 4096 pixels, bs of at least 2 or None', 'change them')
+    if not 0<valid_pct<1: raise InputError(f'valid_pct={valid_pct}', 'a share between 0 and 1, such as 0.2', 'change it')
     files = usable_images(root)
     block = image_block(size, valid_pct, seed, get_items=None, **kwargs)
     n_train = int(len(files)*(1-valid_pct))

@@ -72,7 +72,7 @@ def find_weights(
 
 def _longer(name, stem): return any(o!=name and o.startswith(name) and stem.startswith(o) for o in _torchvision_names())
 
-# %% ../../nbs/learn/03_train.ipynb #383246db
+# %% ../../nbs/learn/03_train.ipynb #f648ced5
 def load_weights(
     model:nn.Module,   # Whole model, with its original head
     path:str|Path,     # `.pth`, `.pt` or `.safetensors`
@@ -81,7 +81,7 @@ def load_weights(
     try: state = _read_state(Path(path))
     except FileNotFoundError: raise
     except Exception as e:   # unpickling errors of many kinds: all mean the same to the reader
-        raise InputError(f'{str(path)!r} cannot be read as weights ({str(e).splitlines()[0][:80]})', 'a state dict saved by torch.save or safetensors',
+        raise InputError(f'{str(path)!r} cannot be read as weights ({(str(e) or type(e).__name__).splitlines()[0][:80]})', 'a state dict saved by torch.save or safetensors',
                          'download it again; a whole pickled model is refused, since loading one runs its code') from e
     have,want = set(state),set(model.state_dict())
     bad = sorted(want^have) or [k for k,v in model.state_dict().items() if v.shape!=state[k].shape]
@@ -95,7 +95,9 @@ def _read_state(path):
         from safetensors.torch import load_file
         return load_file(path)
     state = torch.load(path, map_location='cpu', weights_only=True)
-    return state.get('state_dict', state)
+    state = state.get('state_dict', state)
+    if not all(isinstance(v, torch.Tensor) for v in state.values()): raise ValueError('it holds other things than tensors')
+    return state
 
 # %% ../../nbs/learn/03_train.ipynb #f694be64
 def choose_weights(

@@ -362,13 +362,13 @@ def _check_host(host, token, allow_public):
                      'a token that visitors need, or your word that a proxy decides who comes in',
                      "pass token='some long secret' and hand out the printed address, or allow_public=True")
 
-# %% ../../nbs/ship/03_app.ipynb #991b4504
+# %% ../../nbs/ship/03_app.ipynb #7967ede4
 def _bind_error(host, port):
     "`None` if a server may listen there, else what the system says."
     with socket.socket(socket.AF_INET6 if ':' in host else socket.AF_INET) as s:
         if os.name=='posix': s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)   # as the server does: a port just left is free
         try: s.bind((host, port))
-        except OSError as e: return e
+        except (OSError, TypeError, UnicodeError) as e: return e
 
 def check_port(
     port:int,               # 1 to 65535
@@ -377,6 +377,7 @@ def check_port(
     "Raise unless a server can listen on `port`; the error names one that is free."
     if not 0<port<65536: raise InputError(f'port {port}', 'a number from 1 to 65535', 'choose one, such as 8866')
     if (e := _bind_error(host, port)) is None: return port
+    if not isinstance(e, OSError) or isinstance(e, socket.gaierror): raise InputError(f'host {host!r} ({e})', 'an address of this machine', 'use 127.0.0.1')
     free = next((p for p in range(port+1, min(port+200, 65536)) if _bind_error(host, p) is None), None)
     if free is None: raise InputError(f'{host}:{port} cannot be listened on ({e.strerror or e})', 'an address of this machine', 'use 127.0.0.1')
     raise InputError(f'port {port} cannot be used ({e.strerror or e})', 'a free port', f'use another, such as {free}, or stop what runs there')

@@ -29,46 +29,65 @@ class Bundle:
     @property
     def vocab(self): return self.config['vocab']
 
-# %% ../../nbs/ship/02_predictor.ipynb #81714986
+# %% ../../nbs/ship/02_predictor.ipynb #84c423f7
 def _sha(data): return hashlib.sha256(data).hexdigest()
 
 def _refuse(path, why):
     return BundleError(f'the bundle {str(path)!r} {why}', 'a folder exactly as `export_bundle` wrote it', 'export it again, or copy it again whole')
 
-def _read_all(path):
-    "Bytes of every file below `path`, by relative name. A link could lead outside, so none is followed."
-    out = {}
+def _names(path):
+    "Names of the files below `path`. A link could lead outside, a pipe could make us wait for ever: neither is opened."
+    out = []
     for f in sorted(path.rglob('*')):
         name = f.relative_to(path).as_posix()
-        if f.is_symlink(): raise _refuse(path, f'holds a link, {name}')
-        if f.is_file(): out[name] = f.read_bytes()
+        if f.is_symlink() or not (f.is_file() or f.is_dir()): raise _refuse(path, f'holds a link or something odd, {name!r}')
+        if f.is_file(): out.append(name)
     return out
 
-# %% ../../nbs/ship/02_predictor.ipynb #03a37c13
+# %% ../../nbs/ship/02_predictor.ipynb #c9081361
 def _json(path, files, name, keys):
     "The dictionary in file `name`, which must have `keys`."
     try: d = json.loads(files[name])
-    except ValueError as e: raise _refuse(path, f'has an unreadable {name} ({e})') from e
+    except (ValueError, RecursionError) as e: raise _refuse(path, f'has an unreadable {name} ({type(e).__name__})') from e
     if not isinstance(d, dict) or (lacks := [k for k in keys if k not in d]):
         raise _refuse(path, f"lacks {', '.join(lacks) if isinstance(d, dict) else 'everything'} in {name}")
     return d
 
-# %% ../../nbs/ship/02_predictor.ipynb #7646be57
-def _check_files(path, files, listed):
-    "Refuse unless `files` are just those that the manifest lists, bit by bit."
-    here = set(files)-set(_own)
+def _read_manifest(path):
+    "(manifest, {its file: bytes}), after its own fingerprint has been checked."
+    files = {n: (path/n).read_bytes() for n in _own}
+    if files['MANIFEST.sha256'].decode(errors='replace').split()[:1]!=[_sha(files['MANIFEST.json'])]:
+        raise _refuse(path, 'was changed: MANIFEST.json does not fit MANIFEST.sha256')
+    m = _json(path, files, 'MANIFEST.json', ['format', 'files'])
+    if type(m['format']) is not int or m['format']!=FORMAT: raise _refuse(path, f"has format {str(m['format'])[:20]!r}, and this version reads {FORMAT}")
+    if not isinstance(m['files'], dict) or not all(isinstance(v, dict) for v in m['files'].values()): raise _refuse(path, 'has a manifest that lists no files')
+    return m, files
+
+# %% ../../nbs/ship/02_predictor.ipynb #f327665b
+def _read_listed(path, names, listed):
+    "Bytes of just those files that the manifest lists, each as long as it says and with its fingerprint."
+    here,out = set(names)-set(_own),{}
     if gone := sorted(set(listed)-here): raise _refuse(path, f"misses {', '.join(gone)}")
-    if extra := sorted(here-set(listed)): raise _refuse(path, f"holds more than its manifest lists: {', '.join(extra)}")
+    if extra := sorted(here-set(listed)): raise _refuse(path, f"holds more than its manifest lists: {', '.join(map(repr, extra[:5]))}")
     for name,want in listed.items():
-        if _sha(files[name])!=want.get('sha256'): raise _refuse(path, f'was changed: {name} is not what its manifest says')
+        same_size = (path/name).stat().st_size==want.get('bytes')
+        if same_size: out[name] = (path/name).read_bytes()
+        if not same_size or _sha(out[name])!=want.get('sha256'): raise _refuse(path, f'was changed: {name} is not what its manifest says')
+    return out
+
+# %% ../../nbs/ship/02_predictor.ipynb #fc877218
+def _number(v, low, high): return isinstance(v, (int, float)) and not isinstance(v, bool) and low<=v<=high   # false for NaN too
+
+def _three(v, low): return isinstance(v, list) and len(v)==3 and all(_number(x, low, 1e3) for x in v)
 
 def _check_config(path, c):
-    ok = (isinstance(c['vocab'], list) and len(c['vocab'])>1 and all(isinstance(v, str) for v in c['vocab'])
-          and isinstance(c['size'], int) and 0<c['size']<=4096 and c['method'] in FIT_METHODS
-          and len(c['mean'])==len(c['std'])==3 and min(c['std'])>0 and c['temperature']>0 and c['zoom']>=1)
+    names = c['vocab']
+    ok = (isinstance(names, list) and len(names)>1 and all(isinstance(v, str) and v.strip() and v.isprintable() for v in names) and len(set(names))==len(names)
+          and isinstance(c['size'], int) and _number(c['size'], 1, 4096) and c['method'] in FIT_METHODS and _number(c['zoom'], 1, 100)
+          and _three(c['mean'], -1e3) and _three(c['std'], 1e-6) and _number(c['temperature'], 1e-3, 1e3))
     if not ok: raise _refuse(path, 'has a config.json with impossible values')
 
-# %% ../../nbs/ship/02_predictor.ipynb #f9890b7f
+# %% ../../nbs/ship/02_predictor.ipynb #5c5e4918
 _config_keys = 'vocab', 'size', 'method', 'zoom', 'mean', 'std', 'temperature'
 
 def open_bundle(
@@ -77,13 +96,10 @@ def open_bundle(
     "Read a bundle and check every file in it; what comes back is what was exported."
     path = Path(path)
     if not path.is_dir(): raise MissingError(f'there is no folder {str(path)!r}', 'a bundle', 'check the path, or make one with `bearclass train FOLDER --out BUNDLE`')
-    files = _read_all(path)
-    if gone := [n for n in (*_own, 'config.json', 'model.onnx') if n not in files]: raise _refuse(path, f"misses {', '.join(gone)}")
-    if files['MANIFEST.sha256'].decode(errors='replace').split()[:1]!=[_sha(files['MANIFEST.json'])]:
-        raise _refuse(path, 'was changed: MANIFEST.json does not fit MANIFEST.sha256')
-    manifest = _json(path, files, 'MANIFEST.json', ['format', 'files'])
-    if manifest['format']!=FORMAT: raise _refuse(path, f"has format {manifest['format']}, and this version reads {FORMAT}")
-    _check_files(path, files, manifest['files'])
+    if gone := [n for n in (*_own, 'config.json', 'model.onnx') if not (path/n).is_file()]: raise _refuse(path, f"misses {', '.join(gone)}")
+    names = _names(path)
+    manifest,own = _read_manifest(path)
+    files = {**own, **_read_listed(path, names, manifest['files'])}
     config = _json(path, files, 'config.json', _config_keys)
     _check_config(path, config)
     return Bundle(path, config, manifest, files)
@@ -132,7 +148,7 @@ def _session(bundle, n_threads):
     except Exception as e:   # ONNX Runtime's errors have no common parent
         raise _refuse(bundle.path, f'has a model.onnx that does not load ({str(e)[:100]})') from e
 
-# %% ../../nbs/ship/02_predictor.ipynb #a7073aad
+# %% ../../nbs/ship/02_predictor.ipynb #c9dae9ec
 class Predictor:
     "Answers for pictures, from a bundle, without torch."
     def __init__(self,
@@ -142,7 +158,8 @@ class Predictor:
         self.bundle = bundle if isinstance(bundle, Bundle) else open_bundle(bundle)
         self.config,self.vocab = self.bundle.config,self.bundle.vocab
         self._ort = _session(self.bundle, n_threads)
-        self._input = self._ort.get_inputs()[0].name
+        self._input = self._ort.get_inputs()[0].name if self._ort.get_inputs() else ''
+        self._check_model()
         self.check_golden()
 
     def __repr__(self): return f"Predictor({str(self.bundle.path)!r}: {', '.join(self.vocab)})"
@@ -190,12 +207,26 @@ class Predictor:
         try: return self.preprocess(image)
         except (InputError, MissingError) as e: return e
 
+    def _check_model(self):
+        "Refuse a model that does not take what the configuration says, or answers for another number of classes."
+        blank = np.zeros((1, 3, self.config['size'], self.config['size']), np.float32)
+        try: shape = self.probs(blank).shape
+        except Exception as e:   # ONNX Runtime's errors have no common parent
+            raise _refuse(self.bundle.path, f"has a model that does not take pictures of {self.config['size']} pixels ({type(e).__name__})") from e
+        if shape!=(1, len(self.vocab)): raise _refuse(self.bundle.path, f'has a model that answers with shape {shape} for {len(self.vocab)} classes')
+
     def check_golden(self) -> float: # Largest difference in probability
         "Ask about the golden pictures; refuse to serve when an answer is off by more than 1e-4."
         b = self.bundle
         rows = _json(b.path, b.files, 'golden/golden.json', ['pictures'])['pictures'] if 'golden/golden.json' in b.files else []
         if not rows: raise _refuse(b.path, 'has no golden pictures to check the model with')
-        worst = max(float(np.abs(self.predict(b.files[f"golden/{r['file']}"]).probs - r['probs']).max()) for r in rows)
-        if not worst<=GOLDEN_TOLERANCE:
+        try: worst = float(np.max([self._golden_error(r) for r in rows]))
+        except (KeyError, TypeError, ValueError) as e: raise _refuse(b.path, f'has golden pictures that cannot be used ({type(e).__name__})') from e
+        if not worst<=GOLDEN_TOLERANCE:   # also when it is not a number
             raise _refuse(b.path, f'answers its golden pictures otherwise than when it was exported (off by {worst:.2g}, allowed {GOLDEN_TOLERANCE})')
         return worst
+
+    def _golden_error(self, row):
+        want = np.array(row['probs'], dtype=float)
+        if want.shape!=(len(self.vocab),): raise ValueError('one probability a class')
+        return np.abs(self.predict(self.bundle.files[f"golden/{row['file']}"]).probs - want).max()
