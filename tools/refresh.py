@@ -74,7 +74,7 @@ def refresh(path):
         c.outputs = merged(filter(None, map(clean_output, r.outputs)))
         c.execution_count,c.metadata = None,{}
     nb.metadata = dict(kernelspec=dict(display_name='python3', language='python', name='python3'))
-    text = json.dumps(nb, indent=1, ensure_ascii=False)+'\n'
+    text = nbformat.writes(nb)+'\n'
     Path(path).write_text(text, encoding='utf-8')
     print(f'{path}: {len(text)/1000:.0f} kB')
 
