@@ -8,7 +8,7 @@ lessons = Path(__file__).resolve().parent.parent/'nbs/lessons'
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('name', ['02_bears.ipynb'])
+@pytest.mark.parametrize('name', sorted(p.name for p in lessons.glob('*.ipynb')))
 def test_lesson_runs_in_a_kernel(name):
     before = sorted(lessons.rglob('*'))
     nb = nbformat.read(lessons/name, as_version=4)
@@ -16,5 +16,5 @@ def test_lesson_runs_in_a_kernel(name):
         if c.cell_type=='code' and c.source.startswith('#| eval: false'): c.source = ''
     NotebookClient(nb, timeout=600, kernel_name='python3', resources={'metadata': {'path': str(lessons)}}).execute()
     widgets = [o for c in nb.cells if c.cell_type=='code' for o in c.outputs if 'application/vnd.jupyter.widget-view+json' in o.get('data', {})]
-    assert widgets, 'the page is shown as a widget'
+    assert widgets or name!='02_bears.ipynb', 'its page is shown as a widget'
     assert sorted(lessons.rglob('*'))==before      # a lesson leaves nothing behind
