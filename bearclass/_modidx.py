@@ -6,6 +6,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                'bearclass.cli._demo_pictures': ('cli.html#_demo_pictures', 'bearclass/cli.py'),
                                'bearclass.cli._demo_plots': ('cli.html#_demo_plots', 'bearclass/cli.py'),
                                'bearclass.cli._print_evaluation': ('cli.html#_print_evaluation', 'bearclass/cli.py'),
+                               'bearclass.cli._same_chance': ('cli.html#_same_chance', 'bearclass/cli.py'),
                                'bearclass.cli.cmd_app': ('cli.html#cmd_app', 'bearclass/cli.py'),
                                'bearclass.cli.cmd_demo': ('cli.html#cmd_demo', 'bearclass/cli.py'),
                                'bearclass.cli.cmd_doctor': ('cli.html#cmd_doctor', 'bearclass/cli.py'),

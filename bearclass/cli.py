@@ -102,7 +102,12 @@ def _demo_plots(ev, out):
     plot_top_losses(top_losses(ev, 8))[0].figure.savefig(out/'top_losses.png', bbox_inches='tight')
     print(f'Pictures of this: {out}/confusion_matrix.png, {out}/top_losses.png')
 
-# %% ../nbs/cli.ipynb #8e2e7c2a
+# %% ../nbs/cli.ipynb #457febba
+def _same_chance(seed):
+    "One seed for all chance, so that the demo comes out the same twice on one machine."
+    from fastai.torch_core import set_seed
+    set_seed(seed)
+
 def cmd_demo(a):
     from bearclass.gather.verify import check_images
     from bearclass.learn.interpret import evaluate
@@ -118,6 +123,7 @@ def cmd_demo(a):
     print(f'{len(df)} files, {int(df.ok.sum())} good.', *(f'{n} {r}.' for r,n in df.reason[~df.ok].value_counts().items()))
     print('\n3. Train')
     arch = pick_arch()
+    _same_chance(a.seed)
     learn = train_folder(root, arch, size=96 if arch=='tiny_cnn' else 224, seed=a.seed)
     print('\n4. How good is it?')
     _demo_plots(_print_evaluation(evaluate(learn), 'validation set'), out)
@@ -138,7 +144,7 @@ _out = ('--out', dict(required=True, metavar='BUNDLE', help='folder to make'))
 _replace = ('--replace', dict(action='store_true', help='replace an older bundle of that name'))
 _port = ('--port', dict(type=int, default=8866))
 
-# %% ../nbs/cli.ipynb #46032efa
+# %% ../nbs/cli.ipynb #701847f7
 def make_parser() -> argparse.ArgumentParser:
     "All commands with their help."
     p = argparse.ArgumentParser(prog='bearclass', description='From a folder of photos to a classifier in a web page.')
@@ -165,7 +171,7 @@ def make_parser() -> argparse.ArgumentParser:
          ('--open', dict(action='store_true', help='open a browser')))
     _add(sub, 'demo', cmd_demo, 'the whole way: pictures, training, export, page', 'bearclass demo --no-serve',
          ('--data', dict(help='folder with one folder of your own pictures per class')), ('--out', dict(default='demo', help='folder for what is made')),
-         ('--n', dict(type=int, default=200, help='drawn pictures a class')), ('--seed', dict(type=int, default=42, help='for the split')), _port,
+         ('--n', dict(type=int, default=300, help='drawn pictures a class')), ('--seed', dict(type=int, default=42, help='for the split and all other chance')), _port,
          ('--no-serve', dict(dest='serve', action='store_false', help='stop after the export')))
     return p
 

@@ -148,7 +148,7 @@ def _session(bundle, n_threads):
     except Exception as e:   # ONNX Runtime's errors have no common parent
         raise _refuse(bundle.path, f'has a model.onnx that does not load ({str(e)[:100]})') from e
 
-# %% ../../nbs/ship/02_predictor.ipynb #c9dae9ec
+# %% ../../nbs/ship/02_predictor.ipynb #e274f880
 class Predictor:
     "Answers for pictures, from a bundle, without torch."
     def __init__(self,
@@ -189,7 +189,7 @@ class Predictor:
 
     def predict_batch(self,
         images:list, # As for `predict`
-        bs:int=16,   # Pictures at a time, which bounds the memory
+        bs:int=4,    # Pictures at a time, which bounds the memory; more is hardly faster on a CPU
     ) -> list: # For each picture, in order: a `Prediction`, or the error that says why there is none
         "Predict many pictures; one that cannot be read neither stops the others nor vanishes."
         out = []
