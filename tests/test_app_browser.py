@@ -5,6 +5,7 @@ import psutil
 import pytest
 from PIL import Image
 from conftest import ROOT, free_port, here_env, serving, started
+from bearclass.gather.drawing import draw_bear
 from bearclass.ship import app as A
 from bearclass.ship.predictor import Predictor
 
@@ -14,14 +15,11 @@ UPLOAD = '.bearclass .widget-upload'
 
 @pytest.fixture(scope='session')
 def photo(tmp_path_factory):
-    "A JPEG such as a visitor has: a drawn bear, or smooth colours while there is none to draw it."
+    "A JPEG such as a visitor has."
     path = tmp_path_factory.mktemp('photos')/'photo.jpg'
-    try: from bearclass.gather.drawing import draw_bear
-    except ImportError:
-        small = np.random.default_rng(1).integers(0, 255, (6, 8, 3), dtype=np.uint8)
-        Image.fromarray(small).resize((800, 600), Image.BICUBIC).save(path)
-    else: draw_bear('grizzly', 902, size=800).save(path)
+    draw_bear('grizzly', 902, size=800).save(path)
     return path
+
 
 def visit(page, url):
     "Open the page, and say how long it took to be ready."
