@@ -33,16 +33,29 @@ def _print_evaluation(ev, title):
     print(confusion_text(confusion_matrix(ev.targs, ev.preds, len(ev.vocab)), ev.vocab), '\n')
     return ev
 
-# %% ../nbs/cli.ipynb #61ec266c
+# %% ../nbs/cli.ipynb #5d3d7915
+def _trained(a, weights):
+    from bearclass.learn.train import train_folder
+    return train_folder(a.folder, a.arch, a.epochs, a.size, weights, a.valid_pct, a.seed, bs=a.bs)
+
+def _quick(a, weights):
+    "Features once and a head: only with weights that others learnt."
+    from bearclass.learn.blocks import from_folder
+    from bearclass.learn.features import quick_tune
+    from bearclass.learn.train import image_learner
+    if a.epochs: raise InputError(f'--quick with --epochs {a.epochs}', 'one or the other: --quick trains no epochs', 'leave one out')
+    learn = image_learner(from_folder(a.folder, a.size, a.valid_pct, a.seed, a.bs), a.arch, weights)
+    if not learn.pretrained: raise InputError('--quick and no pretrained weights', 'a body that has learnt something', 'give --weights FILE, go online, or train without --quick')
+    quick_tune(learn)
+    return learn
+
 def cmd_train(a):
     _check_out(a.out, a.replace, a.folder)
     from bearclass.learn.blocks import class_folders
     class_folders(a.folder)
     from bearclass.learn.interpret import evaluate
-    from bearclass.learn.train import train_folder
     from bearclass.ship.bundle import export_bundle
-    weights = {'auto':'auto', 'none':False}.get(a.weights, a.weights)
-    learn = train_folder(a.folder, a.arch, a.epochs, a.size, weights, a.valid_pct, a.seed, bs=a.bs)
+    learn = (_quick if a.quick else _trained)(a, {'auto':'auto', 'none':False}.get(a.weights, a.weights))
     _print_evaluation(evaluate(learn), 'validation set')
     print(f'Exported to {export_bundle(learn, a.out, replace=a.replace).path}. Next: bearclass predict {a.out} PICTURE, or bearclass app {a.out}')
 
@@ -144,7 +157,7 @@ _out = ('--out', dict(required=True, metavar='BUNDLE', help='folder to make'))
 _replace = ('--replace', dict(action='store_true', help='replace an older bundle of that name'))
 _port = ('--port', dict(type=int, default=8866))
 
-# %% ../nbs/cli.ipynb #701847f7
+# %% ../nbs/cli.ipynb #35f2da9e
 def make_parser() -> argparse.ArgumentParser:
     "All commands with their help."
     p = argparse.ArgumentParser(prog='bearclass', description='From a folder of photos to a classifier in a web page.')
@@ -155,6 +168,7 @@ def make_parser() -> argparse.ArgumentParser:
          ('folder', dict(help='one folder of pictures per class')), _out, _replace,
          ('--arch', dict(default='resnet18', help='architecture, such as resnet18 or mobilenet_v2')),
          ('--epochs', dict(type=int, help='default: 3 with pretrained weights, 40 from scratch')),
+         ('--quick', dict(action='store_true', help='seconds on a plain CPU: look at each picture once, then fit the head')),
          ('--size', dict(type=int, default=224, help='pixels')), ('--bs', dict(type=int, help='batch size')),
          ('--weights', dict(default='auto', help='auto, none, or a file or folder')),
          ('--valid-pct', dict(type=float, default=.2, help='share kept aside')), ('--seed', dict(type=int, default=42, help='for the split')))

@@ -23,13 +23,8 @@ from .predictor import FORMAT, GOLDEN_TOLERANCE, Bundle, Prediction, Predictor, 
 __all__ = ['read_preprocessing', 'to_onnx', 'pick_golden', 'data_summary', 'attribution', 'check_destination', 'export_bundle',
            'write_bundle', 'convert_learner', 'evaluate_bundle']
 
-# %% ../../nbs/ship/01_bundle.ipynb #ab87cfe5
+# %% ../../nbs/ship/01_bundle.ipynb #8e302aa8
 _harmless = 'ToTensor', 'IntToFloatTensor', 'Pipeline', 'Categorize', 'PILImage'
-
-def _in_validation(pipeline):
-    "The transforms that validation pictures really go through; fastai's affine ones do nothing to them unless they resize."
-    idle = lambda t: getattr(t, 'split_idx', None)==0 or (any(c.__name__=='AffineCoordTfm' for c in type(t).__mro__) and t.size is None)
-    return [t for t in pipeline.fs if not idle(t)]
 
 def _geometry(t):
     "(size, method, zoom) of a transform that makes a square, or None when it is another kind."
@@ -44,12 +39,13 @@ def _geometry(t):
         raise InputError(f'Resize by padding with {t.pad_mode}', 'padding with zeros, or crop or squish', "use `from_folder(..., method='pad')` or `pad_mode='zeros'`")
     return w, method, 1.
 
-# %% ../../nbs/ship/01_bundle.ipynb #ef90dba4
+# %% ../../nbs/ship/01_bundle.ipynb #980b7aa4
 def read_preprocessing(
     dls, # fastai `DataLoaders` for pictures
 ) -> dict: # size, method, zoom, mean, std: as in `config.json`
     "What the validation pictures go through, as data; an error names a transform that cannot be exported."
-    item,batch = _in_validation(dls.valid.after_item),_in_validation(dls.valid.after_batch)
+    from bearclass.learn.features import validation_tfms   # here, because it brings torch
+    item,batch = validation_tfms(dls.valid.after_item),validation_tfms(dls.valid.after_batch)
     squares = [g for t in item if (g := _geometry(t))]
     norm = next((t for t in batch if type(t).__name__=='Normalize'), None)
     odd = [t for t in item if not _geometry(t)] + [t for t in batch if t is not norm]
