@@ -1,0 +1,211 @@
+"Several processes at once, really started: what they learn, what they count, and how they end."
+import importlib.util, os, shlex, signal, socket, subprocess, sys, threading, time
+from pathlib import Path
+import pytest
+import psutil
+from bearclass.core import InputError
+from bearclass.gather.datasets import digits_folder
+from bearclass.learn.launch import LaunchError, launch_training, torchrun_command
+
+ROOT = Path(__file__).resolve().parent.parent
+pytestmark = pytest.mark.skipif(sys.platform!='linux', reason='processes are started for real on Linux only')
+
+
+@pytest.fixture(scope='module')
+def digits(tmp_path_factory): return digits_folder(tmp_path_factory.mktemp('launch')/'digits', digits=(3, 5, 8), limit=50)/'train'
+
+
+def no_child_left(seconds=10):
+    "Whether all processes that this one has started are gone."
+    end = time.monotonic()+seconds
+    while (left := psutil.Process().children(recursive=True)) and time.monotonic()<end: time.sleep(.1)
+    return not left
+
+
+def train_exactly(root, bs, valid_pct=.3):
+    "A training without chance: no BatchNorm, no augmentation; what came of it, and what else went on."
+    import torch
+    from torch import nn
+    from fastai.callback.tracker import SaveModelCallback
+    from fastai.learner import Learner
+    from fastai.metrics import F1Score, error_rate
+    from fastai.torch_core import set_seed
+    from fastai.data.transforms import RandomSplitter
+    from bearclass.learn.blocks import from_folder
+    from bearclass.learn.launch import distributed
+    torch.set_num_threads(1)
+    set_seed(3)
+    dls = from_folder(root, size=28, bs=bs, valid_pct=valid_pct, augment=False)
+    model = nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1), nn.ReLU(), nn.Conv2d(8, 16, 3, 2, 1), nn.ReLU(), nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(64, 3))
+    learn = Learner(dls, model, metrics=[error_rate, F1Score(average='macro')], path=Path(root).parent, model_dir=f'models_{bs}', splitter=lambda m: [list(m[:2].parameters()), list(m[2:].parameters())])
+    with distributed(learn):
+        learn.fit_one_cycle(3, 3e-2, cbs=SaveModelCallback(fname='best'))
+        learn.freeze()
+        learn.fit(1, 1e-3)
+        values = [list(v) for v in learn.recorder.values]
+        preds,targs = learn.get_preds()
+    alone = learn.validate()                       # in each process for itself, all pictures
+    saved = learn.save('last')
+    weights = {k: v.clone() for k,v in learn.model.state_dict().items()}
+    found = dict(weights=weights, values=values, preds=preds, targs=targs, alone=list(alone),
+                 n_valid=len(dls.valid_ds), saved=saved, model_type=type(learn.model).__name__, refused=[])
+
+    def refused(bs, lr=1e-3, **kw):
+        other = Learner(from_folder(root, size=28, bs=bs, augment=False, **kw), nn.Sequential(nn.Flatten(), nn.Linear(28*28*3, 3)), loss_func=nn.CrossEntropyLoss())
+        try:
+            with distributed(other): other.fit(1, lr)
+        except InputError as e: found['refused'].append(str(e))
+
+    refused(64)                                    # more than there are for one step
+    if torch.distributed.is_initialized():
+        torch.manual_seed(torch.distributed.get_rank())
+        refused(8, splitter=RandomSplitter())      # each process its own split
+        refused(8, lr=1e-3*(1+torch.distributed.get_rank()))
+        try: launch_training(print)
+        except InputError as e: found['refused'].append(str(e))
+        found['all_weights'] = [None]*torch.distributed.get_world_size()
+        torch.distributed.all_gather_object(found['all_weights'], weights)
+    return found
+
+
+@pytest.fixture(scope='module')
+def two(digits): return launch_training(train_exactly, digits, 4, n_procs=2, cpu=True)
+
+
+@pytest.fixture(scope='module')
+def one(digits, one_thread): return launch_training(train_exactly, digits, 8, n_procs=1)
+
+
+def test_both_processes_have_the_same_weights(two):
+    import torch
+    a,b = two['all_weights']
+    assert all(torch.equal(a[k], b[k]) for k in a) and len(a)==6
+
+
+def test_two_processes_learn_what_one_learns(one, two):
+    import torch
+    for k,w in one['weights'].items(): torch.testing.assert_close(two['weights'][k], w, atol=2e-4, rtol=1e-3)
+    for a,b in zip(one['values'], two['values']): assert a==pytest.approx(b, abs=5e-3)
+
+
+def test_every_validation_picture_counts_once(one, two):
+    import torch
+    assert len(two['preds'])==len(two['targs'])==two['n_valid']
+    assert torch.equal(one['targs'], two['targs'])                 # in the order of the set
+    torch.testing.assert_close(one['preds'], two['preds'], atol=2e-3, rtol=1e-2)
+    assert two['values'][-1][1:]==pytest.approx(two['alone'], abs=1e-5)   # loss, error rate, F1: as counted by one process afterwards
+
+
+def test_what_is_left_is_a_plain_learner(two, digits):
+    assert two['model_type']=='Sequential'
+    assert two['saved'] and Path(two['saved']).exists()
+    assert not any(k.startswith('module.') for k in two['weights'])
+
+
+def test_impossible_trainings_are_refused(one, two):
+    few,split,drift,nested = two['refused']
+    assert 'for 2 processes with bs=64' in few and 'fewer processes' in few
+    assert 'another split' in split
+    assert 'drifted apart' in drift
+    assert 'one launch at a time' in nested
+    assert one['refused']==[]                      # fastai itself trains on no batch; that is not for this page to judge
+
+
+def test_a_killed_process_is_named_and_none_is_left():
+    def die():
+        import torch
+        if os.environ['RANK']=='1': os.kill(os.getpid(), signal.SIGKILL)
+        torch.distributed.barrier()
+    with pytest.raises(LaunchError, match='process 1 of 2 was ended by SIGKILL'): launch_training(die, n_procs=2, cpu=True)
+    assert no_child_left()
+
+
+def test_silence_ends_and_tells_where_the_processes_stood(capsys):
+    def fall_silent():
+        import subprocess, torch
+        print('begun', flush=True)
+        if os.environ['RANK']=='1':
+            subprocess.Popen(['sleep', '1000'])    # what a process has started goes with it
+            time.sleep(1000)
+        torch.distributed.barrier()
+    with pytest.raises(LaunchError, match='no sign of life') as e: launch_training(fall_silent, n_procs=2, cpu=True, timeout=8)
+    assert 'in fall_silent' in str(e.value) and capsys.readouterr().out=='begun\n'
+    assert no_child_left()
+
+
+def test_a_result_that_cannot_travel_is_named_and_no_port_is_needed(monkeypatch):
+    with socket.socket() as s:
+        s.bind(('127.0.0.1', 0))                   # a port in use, and variables that point to it
+        monkeypatch.setenv('MASTER_ADDR', '127.0.0.1')
+        monkeypatch.setenv('MASTER_PORT', str(s.getsockname()[1]))
+        with pytest.raises(InputError, match='the result, a lock, cannot be sent back'): launch_training(lambda: threading.Lock(), n_procs=2, cpu=True)
+    assert no_child_left()
+
+
+SCRIPT = '''
+import os, sys, time
+from pathlib import Path
+from bearclass.learn.launch import launch_training
+
+def add(folder):
+    import torch
+    Path(folder, f"{os.environ['RANK']}.pid").write_text(str(os.getpid()))
+    n = torch.tensor([float(os.environ['RANK']) + 1])
+    torch.distributed.all_reduce(n)
+    print('the sum is', n.item(), flush=True)
+    if len(sys.argv)>2: time.sleep(1000)
+    return n.item()
+
+if __name__=='__main__': print('came back:', launch_training(add, sys.argv[1], n_procs=2, cpu=True))
+'''
+
+
+@pytest.fixture
+def script(tmp_path):
+    (tmp_path/'add.py').write_text(SCRIPT)
+    return tmp_path/'add.py'
+
+
+def start(args):
+    "Python on the CPU, as a process."
+    return subprocess.Popen([sys.executable, *args], env={**os.environ, 'CUDA_VISIBLE_DEVICES':'', 'OMP_NUM_THREADS':'1'}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def torchrun(command):
+    "A torchrun command as a process, without the need for torchrun on the path."
+    return start(['-m', 'torch.distributed.run', *shlex.split(command)[1:]])
+
+
+def test_the_same_script_under_torchrun(script, tmp_path):
+    p = torchrun(torchrun_command(script, 2, args=(tmp_path,)))
+    out,err = p.communicate(timeout=120)
+    assert p.returncode==0, err
+    assert out.count('the sum is 3.0')==1          # process 0 alone prints from inside
+    assert sorted(out.splitlines())==['came back: 3.0', 'came back: None', 'the sum is 3.0']
+
+
+@pytest.mark.skipif(importlib.util.find_spec('accelerate') is None, reason='accelerate is not installed, and nothing needs it')
+def test_the_same_script_under_accelerate(script, tmp_path):
+    p = start(['-m', 'accelerate.commands.launch', '--multi_gpu', '--num_processes=2', '--num_machines=1', '--mixed_precision=no', '--dynamo_backend=no', str(script), str(tmp_path)])
+    out,err = p.communicate(timeout=120)
+    assert p.returncode==0 and out.count('the sum is 3.0')==1, err
+
+
+def test_two_machines_played_by_one(script, tmp_path):
+    with socket.socket() as s:
+        s.bind(('127.0.0.1', 0))
+        port = s.getsockname()[1]
+    command = torchrun_command(script, 1, n_machines=2, host='127.0.0.1', port=port, args=(tmp_path,))
+    machines = [torchrun(command) for _ in range(2)]
+    outs = [p.communicate(timeout=120) for p in machines]
+    assert [p.returncode for p in machines]==[0, 0], outs
+    assert ''.join(o for o,_ in outs).count('the sum is 3.0')==1
+
+
+def test_the_processes_end_with_the_one_that_started_them(script, tmp_path):
+    p = start([str(script), str(tmp_path), 'wait'])
+    assert p.stdout.readline()=='the sum is 3.0\n'
+    children = [psutil.Process(int((tmp_path/f'{r}.pid').read_text())) for r in range(2)]
+    p.kill()
+    p.communicate(timeout=20)
+    assert not psutil.wait_procs(children, timeout=10)[1]
