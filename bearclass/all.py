@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = []
 
-# %% ../nbs/all.ipynb #517ca296
+# %% ../nbs/all.ipynb #84399528
 import warnings
 with warnings.catch_warnings():
     warnings.simplefilter('ignore')   # fastai announces deprecations inside torch, about which a learner can do nothing
@@ -16,9 +16,19 @@ from .gather.datasets import *
 from .gather.manifest import *
 from .gather.verify import *
 from .learn.splits import *
+from .learn.holdout import *
 from .learn.blocks import *
+from .learn.labels import *
+from .learn.seeing import *
+from .learn.safety import Checkpoint, SafeLearner, TrainingError
 from .learn.train import *
+from .learn.features import Features, picture_features, quick_tune, similar_groups, similar_pairs
+from .learn.diagnose import LossHistory, diagnose, plot_diagnosis
 from .learn.interpret import *
+from .learn.inside import first_filters, grad_cam, plot_filters, plot_grad_cam, plot_patches, seen_picture, top_patches
+from .learn.not_photos import (SOUND_TFMS, TRACK_TFMS, mouse_track_image, picture_folder, plot_mouse_track, plot_spectrogram, read_wav,
+                                        save_pictures, spectrogram, spectrogram_image)
+from .learn.launch import distributed, launch_training, torchrun_command
 from .ship.predictor import *
 from .ship.bundle import *
 from .ship.app import *

@@ -55,7 +55,7 @@ def test_only_all_uses_star_imports():
 heavy = {'torch', 'torchvision', 'fastai', 'timm'}
 
 
-@pytest.mark.parametrize('name', [m for m in modules if m.startswith(('core', 'images', 'gather/', 'ship/', 'cli'))] + ['learn/splits.py', 'learn/interpret.py'])
+@pytest.mark.parametrize('name', [m for m in modules if m.startswith(('core', 'images', 'gather/', 'ship/', 'cli'))] + ['learn/splits.py', 'learn/holdout.py', 'learn/interpret.py', 'learn/not_photos.py'])
 def test_light_modules_import_nothing_heavy(name):
     module = 'bearclass.'+name[:-3].replace('/', '.')
     code = f'import sys, {module}; print(sorted({heavy!r} & set(sys.modules)))'

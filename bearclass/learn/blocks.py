@@ -274,20 +274,24 @@ def _check_values(labels, kind):
     if kind=='number' and len(set(map(str, labels)))==1: raise InputError(f'the same number, {labels[0]}, for all {len(labels)} pictures', 'numbers that differ', 'check the labels')
     if kind=='several' and (n := sum(not l for l in labels)): print(f'{n} of {len(labels)} pictures have no label at all, which is an answer too.')
 
-# %% ../../nbs/learn/03_blocks.ipynb #03d0080c
+# %% ../../nbs/learn/03_blocks.ipynb #49743f14
 def class_folders(
     root:str|Path, # Folder with one folder per class
 ) -> list[Path]: # Sorted
     "The class folders in `root`; an error that names the folder when one is empty or there are none."
     root = Path(root)
     if not root.is_dir(): raise MissingError(f'there is no folder {str(root)!r}', 'a folder with one folder of pictures per class', 'check the path')
-    found = sorted(d for d in root.iterdir() if d.is_dir() and not d.name.startswith('.'))
+    found = sorted(d for d in root.iterdir() if d.is_dir() and not d.name.startswith('.') and not _of_fastai(d))
     if not found: raise InputError(f'{str(root)!r} has no folders in it', 'one folder of pictures per class', 'sort the pictures into folders named after their classes')
     for d in found:
         if d.is_symlink(): raise InputError(f'the class folder {str(d)!r} is a link', 'real folders: a link would be passed over when pictures are listed', 'copy the folder here')
         if not d.name.isprintable(): raise InputError(f'a class folder is called {d.name!r}', 'a name that can be shown', 'rename it')
         if not get_image_files(d): raise InputError(f'the class folder {str(d)!r} has no pictures', 'pictures in every class folder', 'add some, or remove the folder')
     return found
+
+def _of_fastai(d):
+    "Whether a folder is where `learn.save` puts weights: `models`, without pictures."
+    return d.name=='models' and any(d.glob('*.pth')) and not get_image_files(d)
 
 # %% ../../nbs/learn/03_blocks.ipynb #237901d5
 def usable_images(

@@ -417,7 +417,7 @@ def device_sentence(
     "On what the training will run, in words."
     return str(plan_device(this_machine(), torch.device(device).type))
 
-# %% ../../nbs/learn/07_train.ipynb #83c8c9de
+# %% ../../nbs/learn/07_train.ipynb #d152f738
 @contextmanager
 def _put_back(learn):
     "The network, the optimizer and chance are afterwards as they were before, whatever happens inside."
@@ -439,12 +439,12 @@ class _Sweep(LRFinder):
         ParamScheduler.before_fit(self)
         self.best_loss,self.raw = float('inf'),[]
     def after_batch(self):
-        self.raw.append(float(self.loss))
+        self.raw.append(float(self.loss.detach()))
         if not np.isfinite(self.raw[-1]): raise CancelFitException()
         super().after_batch()
     def after_fit(self): ParamScheduler.after_fit(self)
 
-# %% ../../nbs/learn/07_train.ipynb #1ac661cc
+# %% ../../nbs/learn/07_train.ipynb #87d0fb44
 def doubt_sweep(
     losses:np.ndarray, # (n,) smoothed losses that a rule would read, the learning rate rising
     raw:np.ndarray,    # (m,) the losses as they came, one a batch, from the first on
@@ -454,7 +454,7 @@ def doubt_sweep(
     raw = np.asarray(raw, float)
     n = np.isfinite(raw).sum()
     k = max(num_it//5, 5)
-    if len(losses)<10 or n<=k: return f'only {n} of {num_it} batches gave a loss to read'
+    if len(losses)<10 or n<=k: return f'{n} of {num_it} batches gave a loss to read, too few'
     early,later = raw[:k],raw[k:n]
     w = min(k, len(later))
     low = np.convolve(later, np.ones(w)/w, 'valid').min()
