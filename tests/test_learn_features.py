@@ -102,15 +102,30 @@ def test_a_picture_that_went_bad_since(drawn, capsys):
     assert gone.name in out and torn.name in out
 
 
-def test_the_same_rows_with_any_number_of_threads(drawn):
+def as_in_the_course(root):
+    "A learner whose transforms keep what they do in themselves: each picture another crop, each batch another grid."
+    from fastai.vision.all import CategoryBlock, DataBlock, ImageBlock, RandomResizedCrop, aug_transforms, parent_label
+    from bearclass.gather.verify import get_image_files
+    from bearclass.learn.splits import StratifiedHashSplitter
+    from bearclass.learn.train import image_learner
+    for i,f in enumerate(sorted(root.rglob('*.jpg'))): Image.open(f).resize((60+i%7*20, 60+i%5*25)).save(f)
+    block = DataBlock(blocks=(ImageBlock, CategoryBlock), get_items=get_image_files, get_y=parent_label, splitter=StratifiedHashSplitter(),
+                      item_tfms=RandomResizedCrop(48, min_scale=.5), batch_tfms=aug_transforms())
+    return image_learner(block.dataloaders(root, bs=8, num_workers=0), 'tiny_cnn', weights=False, verbose=False)
+
+
+@pytest.mark.parametrize('make', [None, as_in_the_course])
+def test_the_same_rows_with_any_number_of_threads(drawn, make):
     import torch
     from bearclass.learn.features import picture_features
+    root,learn = drawn
+    if make: learn = make(root)
     n = torch.get_num_threads()
     try:
-        torch.set_num_threads(4)
-        many = picture_features(drawn[1], cache=False, bs=3)
+        torch.set_num_threads(6)
+        many = picture_features(learn, cache=False, bs=3)
         torch.set_num_threads(1)
-        one = picture_features(drawn[1], cache=False, bs=64)
+        one = picture_features(learn, cache=False, bs=64)
     finally: torch.set_num_threads(n)
     assert many.files == one.files and np.allclose(many.x, one.x, atol=1e-4)
 
