@@ -12,8 +12,10 @@ import nbformat
 from nbclient import NotebookClient
 from PIL import Image
 
+notes = tempfile.TemporaryDirectory()   # a cache in which nothing is known from an earlier run
 top = Path(__file__).resolve().parent.parent
-quiet = dict(BEARCLASS_OFFLINE='1', BEARCLASS_PROGRESS='0', OMP_NUM_THREADS='1', PYTHONPATH=str(top/'tools/offline'))
+quiet = dict(BEARCLASS_OFFLINE='1', BEARCLASS_PROGRESS='0', OMP_NUM_THREADS='1', PYTHONPATH=str(top/'tools/offline'),
+             BEARCLASS_CACHE=notes.name)
 paths = [(str(top)+'/', ''), (str(Path.home()), '~')]
 
 
