@@ -171,7 +171,7 @@ def test_numbers_and_several_labels_train_save_and_predict(colours, tmp_path, ki
     labels = [red(f) if kind=='number' else ['colour'] + ['warm']*(f.parent.name=='red') + ['leaf']*(f.parent.name=='green') for f in files]
     dls = from_lists(colours, files, labels, size=16, bs=8, augment=False)
     assert ('numbers' if kind=='number' else 'several') in capsys.readouterr().out
-    learn = fit(small_learner(dls, 1 if kind=='number' else 3, metrics=mae if kind=='number' else accuracy_multi, path=tmp_path), 15, .05)
+    learn = fit(small_learner(dls, 1 if kind=='number' else 3, metrics=mae if kind=='number' else accuracy_multi, path=tmp_path), 25, .01)
     learn.export('m.pkl')
     again = load_learner(tmp_path/'m.pkl')
     with again.no_bar(): said = again.predict(files[-1])
