@@ -1,5 +1,5 @@
 "What tests share: a small exported model, the app as a running server, and a page in a real Chromium."
-import hashlib, json, os, shutil, signal, socket, subprocess, sys, time
+import hashlib, json, os, random, shutil, signal, socket, subprocess, sys, time
 from contextlib import contextmanager
 from pathlib import Path
 import numpy as np
@@ -15,6 +15,14 @@ CHROMIUM_FLAGS = '--no-sandbox --disable-gpu --disable-quic --no-first-run --dis
 def needs(name):
     "Skip a test where a folder of real data is missing."
     return pytest.mark.skipif(not (REAL/name).is_dir(), reason=f'no {name} in {REAL.name}: set BEARCLASS_TEST_DATA')
+
+
+@pytest.fixture(autouse=True)
+def seeded():
+    "Every test begins with the same chance, also that from which fastai's DataLoaders draw the order of batches."
+    random.seed(0)
+    np.random.seed(0)
+    if torch := sys.modules.get('torch'): torch.manual_seed(0)
 
 
 @pytest.fixture(scope='session')
