@@ -151,11 +151,11 @@ def test_without_a_metric_it_does_not_guess():
     assert d.verdict==OPEN and 'metric' in d.evidence[0]
 
 def test_a_number_to_predict():
-    "A regression: no error rate. An explosion is still seen; the rest is not judged."
+    "A regression: no error rate. An explosion is still seen, and a loss that still falls; the rest is not judged."
     dls = digits()
     for dl in dls.loaders: dl.dataset = Items(torch.stack([x for x,_ in dl.dataset]), torch.tensor([float(y) for _,y in dl.dataset]))
     dls.c = 1
-    assert diagnose(fit(make(dls, metrics=mae, loss=MSELossFlat(), n_out=1), 'fit_one_cycle', 6, 4e-3)).verdict==OPEN
+    assert diagnose(fit(make(dls, metrics=mae, loss=MSELossFlat(), n_out=1), 'fit_one_cycle', 6, 4e-3)).verdict in (OPEN, FEW)
     assert diagnose(fit(make(dls, metrics=mae, loss=MSELossFlat(), n_out=1), 'fit', 3, 5.)).verdict==HIGH
 
 def test_yes_or_no_for_each_class_is_measured_against_log_2():
