@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = []
 
-# %% ../nbs/all.ipynb #84399528
+# %% ../nbs/all.ipynb #03b5aa81
 import warnings
 with warnings.catch_warnings():
     warnings.simplefilter('ignore')   # fastai announces deprecations inside torch, about which a learner can do nothing
@@ -14,7 +14,16 @@ from .core import *
 from .images import *
 from .gather.datasets import *
 from .gather.manifest import *
-from .gather.verify import *
+from .gather.fetch import FetchRules, fetch
+from .gather.cassette import Cassette
+from .gather.search import ImageResult, SearchError, register_provider, search_images, show_results
+from .gather.download import DownloadReport, download, gather_images, plot_report, read_report, retry_failed
+from .gather.verify import (check_image, check_images, get_image_files, normalise, quarantine, read_quarantine, show_checked, sniff,
+                                     undo_quarantine, verify_images)
+from .gather.duplicates import find_duplicates, leaks, show_duplicates
+from .gather.passport import credits, datasheet, forget
+from .gather.course import download_images, download_url, search_images_bing, search_images_ddg
+from .gather.many_machines import from_img2dataset, to_img2dataset
 from .learn.splits import *
 from .learn.holdout import *
 from .learn.blocks import *

@@ -13,7 +13,7 @@ from pathlib import Path
 # %% auto #0
 __all__ = ['weight_suffixes', 'BearclassError', 'InputError', 'MissingError', 'OfflineError', 'DependencyError', 'BundleError',
            'bars_wanted', 'progress', 'is_offline', 'file_sha256', 'write_atomic', 'new_folder', 'Check',
-           'DoctorReport', 'weight_folders', 'doctor']
+           'DoctorReport', 'cache_folder', 'weight_folders', 'doctor']
 
 # %% ../nbs/core.ipynb #73e31d7a
 class BearclassError(Exception):
@@ -216,6 +216,11 @@ def _check_network():
     off = is_offline()
     why = ' (BEARCLASS_OFFLINE is set)' if asked else ''
     return Check('network', f'offline{why}: drawn bears and bundled digits are used' if off else f'online{why}')
+
+# %% ../nbs/core.ipynb #549bb42f
+def cache_folder() -> Path: # Folder, whether it exists or not
+    "Where bearclass keeps what it can make again: `BEARCLASS_CACHE`, or `bearclass` in the user's cache folder."
+    return Path(os.environ.get('BEARCLASS_CACHE') or Path(os.environ.get('XDG_CACHE_HOME') or Path.home()/'.cache')/'bearclass').expanduser()
 
 # %% ../nbs/core.ipynb #9301a676
 weight_suffixes = '.pth', '.pt', '.safetensors'

@@ -1,8 +1,8 @@
-"""The whole way, measured: training, demo, cold prediction, verifying, and the page.
+"""The whole way, measured: training, demo, cold prediction, and the page.
 
-    python benchmarks/foundation.py train predict verify demo page      # or some of them
+    python benchmarks/foundation.py train predict demo page      # or some of them
 
-`train`, `predict` and `verify` want real photos and weights in BEARCLASS_TEST_DATA (`bears/`, `weights/`).
+`train` and `predict` want real photos and weights in BEARCLASS_TEST_DATA (`bears/`, `weights/`).
 Each prints its figures as Markdown; `RESULTS.md` keeps them with the machine they were taken on.
 Whole processes are timed from outside; peak memory is the operating system's figure for the process.
 """
@@ -78,26 +78,6 @@ def bench_predict(tmp, n=9):
     print(f'\nRatio, pair by pair: {middle([x[0]/y[0] for x,y in zip(a, b)])} times faster, {st.median(x[1]/y[1] for x,y in zip(a, b)):.1f} times less memory.\n')
 
 
-def bench_verify(tmp, n=7):
-    "All photos, both functions in one process, taking turns."
-    import warnings
-    warnings.simplefilter('ignore')
-    os.environ['BEARCLASS_PROGRESS'] = '0'
-    from fastai.vision.all import verify_images as theirs
-    from bearclass.gather.verify import check_images, get_image_files
-    fns = get_image_files(data/'bears')
-    got = {'fastai verify_images':[], 'bearclass check_images':[]}
-    for i in range(n+1):
-        for k,f in zip(got, (theirs, check_images)):
-            t = time.perf_counter()
-            f(fns)
-            if i: got[k].append((time.perf_counter()-t)/len(fns)*1000)
-    print(f'### verify\n\n{len(fns)} photos, at most 640 px; milliseconds a file.\n\n| | ms a file |\n| --- | --- |')
-    for k,v in got.items(): print(f'| {k} | {middle(v)} |')
-    a,b = got.values()
-    print(f'\nRatio, pair by pair: {middle([x/y for x,y in zip(a, b)])}.\n')
-
-
 def bench_demo(tmp):
     "`make demo SERVE=0` without the install: drawn bears, no weights."
     env = {k: v for k,v in quiet.items() if k!='BEARCLASS_WEIGHTS'}
@@ -152,7 +132,7 @@ def machine():
 
 
 if __name__=='__main__':
-    jobs = dict(train=bench_train, predict=bench_predict, verify=bench_verify, demo=bench_demo, page=bench_page)
+    jobs = dict(train=bench_train, predict=bench_predict, demo=bench_demo, page=bench_page)
     print(f'## {machine()}\n')
     for name in sys.argv[1:] or jobs:
         with tempfile.TemporaryDirectory() as d: jobs[name](Path(d))

@@ -12,13 +12,13 @@ from ..core import InputError, MissingError
 if TYPE_CHECKING: import pandas as pd
 
 # %% auto #0
-__all__ = ['SCHEMA', 'FIELDS', 'STATUSES', 'manifest_path', 'append_rows', 'read_manifest']
+__all__ = ['SCHEMA', 'FIELDS', 'STATUSES', 'manifest_path', 'append_rows', 'read_manifest', 'latest_rows']
 
-# %% ../../nbs/gather/02_manifest.ipynb #65393b70
+# %% ../../nbs/gather/02_manifest.ipynb #6254b97f
 SCHEMA = 1
 FIELDS = ('schema time query provider url page_url title creator license license_url attribution label '
-          'status reason path sha256 bytes format width height').split()
-STATUSES = 'saved', 'duplicate', 'failed'
+          'status reason detail path sha256 source_sha256 bytes format width height').split()
+STATUSES = 'started', 'saved', 'duplicate', 'failed'
 
 def manifest_path(root) -> Path: # The file may not exist yet
     "The manifest of the dataset folder `root`."
@@ -33,20 +33,28 @@ def _full_row(row):
     now = datetime.now(timezone.utc).isoformat(timespec='seconds')
     return {**dict.fromkeys(FIELDS), 'schema':SCHEMA, 'time':now, **row}
 
-# %% ../../nbs/gather/02_manifest.ipynb #b97eef0c
+# %% ../../nbs/gather/02_manifest.ipynb #9490464b
 def append_rows(
     root:str|Path,    # Dataset folder; must exist
     rows:list[dict],  # Each with `status` and any of `FIELDS`; what is missing becomes null
+    sync:bool=True,   # Whether to wait for the disk; without it a killed process loses nothing, only a power cut may
 ) -> None:
     "Add lines to the manifest of `root`; they are on the disk when this returns."
     root = Path(root)
     if not root.is_dir(): raise MissingError(f'there is no folder {str(root)!r}', 'a dataset folder', 'make it first')
-    text = ''.join(json.dumps(_full_row(r), ensure_ascii=False)+'\n' for r in rows)
+    text = ''.join(_line(_full_row(r))+'\n' for r in rows)
     with open(manifest_path(root), 'ab+') as f:
-        if _ends_torn(f): text = '\n'+text
+        if text and _ends_torn(f): text = '\n'+text
         f.write(text.encode())
         f.flush()
-        os.fsync(f.fileno())
+        if sync: os.fsync(f.fileno())
+
+def _line(row):
+    "One line of JSON; half a character, which UTF-8 cannot hold, is written as its number."
+    text = json.dumps(row, ensure_ascii=False)
+    try: text.encode()
+    except UnicodeEncodeError: return json.dumps(row)
+    return text
 
 def _ends_torn(f):
     "Whether the last line has no end: the writer was killed in the middle of it."
@@ -54,18 +62,31 @@ def _ends_torn(f):
     f.seek(-1, os.SEEK_END)
     return f.read(1)!=b'\n'
 
-# %% ../../nbs/gather/02_manifest.ipynb #01a3f49e
+# %% ../../nbs/gather/02_manifest.ipynb #361808c3
 def _parse(i, line):
     try: row = json.loads(line)
     except ValueError: row = None
     if isinstance(row, dict): return row
     return dict(status='damaged', reason=f'line {i} is not a row: {line[:60]!r}')
 
+def _read_rows(root):
+    f = manifest_path(root)
+    lines = f.read_text(encoding='utf-8', errors='replace').split('\n') if f.exists() else []
+    return [_parse(i, l) for i,l in enumerate(lines, 1) if l.strip()]
+
 def read_manifest(
     root:str|Path, # Dataset folder
 ) -> pd.DataFrame: # One row a line, columns `FIELDS`; empty when there is no manifest
     "The manifest of `root` as a table."
     import pandas as pd
-    f = manifest_path(root)
-    lines = f.read_text(encoding='utf-8', errors='replace').split('\n') if f.exists() else []
-    return pd.DataFrame([_parse(i, l) for i,l in enumerate(lines, 1) if l.strip()], columns=FIELDS)
+    return pd.DataFrame(_read_rows(root), columns=FIELDS)
+
+# %% ../../nbs/gather/02_manifest.ipynb #0e35088b
+def latest_rows(
+    root:str|Path, # Dataset folder
+) -> dict: # (label, address) -> its last row, a dict of `FIELDS`, in the order in which they were first tried
+    "Where each address stands now; lines that are damaged or name no address are left out."
+    rows = {}
+    for r in _read_rows(root):
+        if r.get('url') and r.get('status') in STATUSES: rows[r.get('label'), r['url']] = {**dict.fromkeys(FIELDS), **r}
+    return rows

@@ -195,7 +195,7 @@ def _per_file(values, files, what):
         raise InputError(f'{len(values)} {what}s for {len(files)} pictures', 'one each, in the same order', f'pass a dict {{file: {what}}}, which stays right when pictures come and go')
     return values
 
-# %% ../../nbs/learn/01_splits.ipynb #f5c77125
+# %% ../../nbs/learn/01_splits.ipynb #459b751c
 def _keys_of_lists(groups, files):
     "A key for each file from a list of lists of files: the smallest fingerprint of its group."
     shas = [content_sha256(f) for f in files]
@@ -211,7 +211,7 @@ def _group_keys(groups, files):
     "The text that decides for each file."
     if not callable(groups) and not isinstance(groups, dict):
         groups = list(groups)
-        if groups and not any(isinstance(g, (str, bytes)) or not hasattr(g, '__iter__') for g in groups): return _keys_of_lists(groups, files)
+        if not any(isinstance(g, (str, bytes)) or not hasattr(g, '__iter__') for g in groups): return _keys_of_lists(groups, files)
     names = _per_file(groups, files, 'group')
     for f,g in zip(files, names):
         if g is None or g!=g or str(g).strip()=='': raise InputError(f'the picture {str(f)!r} has the group {g!r}', 'a name', 'give it one, if need be its own file name')
