@@ -17,6 +17,10 @@ def needs(name):
     return pytest.mark.skipif(not (REAL/name).is_dir(), reason=f'no {name} in {REAL.name}: set BEARCLASS_TEST_DATA')
 
 
+if signal.getsignal(signal.SIGINT)==signal.SIG_IGN:   # a shell that starts us in the background switches Ctrl-C off, also for our children
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 @pytest.fixture(autouse=True)
 def seeded():
     "Every test begins with the same chance, also that from which fastai's DataLoaders draw the order of batches."
@@ -106,6 +110,22 @@ def end(proc, sig=signal.SIGINT, seconds=25):
     left = psutil.wait_procs(tree, timeout=5)[1]
     for p in left: p.kill()
     return [p.pid for p in left]
+
+
+@pytest.fixture
+def new_children():
+    "A function that gives the processes started since the test began and still there; browsers of other tests do not count."
+    import psutil
+    here = psutil.Process()
+    before = set(here.children(recursive=True))
+    def left(seconds=10):
+        end = time.monotonic()+seconds
+        while (now := [p for p in here.children(recursive=True) if p not in before and works(p)]) and time.monotonic()<end: time.sleep(.1)
+        return now
+    def works(p):
+        try: return 'resource_tracker' not in ' '.join(p.cmdline())
+        except psutil.Error: return False   # it has just ended
+    return left
 
 
 @contextmanager

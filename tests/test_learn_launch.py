@@ -15,13 +15,6 @@ pytestmark = pytest.mark.skipif(sys.platform!='linux', reason='processes are sta
 def digits(tmp_path_factory): return digits_folder(tmp_path_factory.mktemp('launch')/'digits', digits=(3, 5, 8), limit=50)/'train'
 
 
-def no_child_left(seconds=10):
-    "Whether all processes that this one has started are gone."
-    end = time.monotonic()+seconds
-    while (left := psutil.Process().children(recursive=True)) and time.monotonic()<end: time.sleep(.1)
-    return not left
-
-
 def train_exactly(root, bs, valid_pct=.3):
     "A training without chance: no BatchNorm, no augmentation; what came of it, and what else went on."
     import torch
@@ -111,16 +104,16 @@ def test_impossible_trainings_are_refused(one, two):
     assert one['refused']==[]                      # fastai itself trains on no batch; that is not for this page to judge
 
 
-def test_a_killed_process_is_named_and_none_is_left():
+def test_a_killed_process_is_named_and_none_is_left(new_children):
     def die():
         import torch
         if os.environ['RANK']=='1': os.kill(os.getpid(), signal.SIGKILL)
         torch.distributed.barrier()
     with pytest.raises(LaunchError, match='process 1 of 2 was ended by SIGKILL'): launch_training(die, n_procs=2, cpu=True)
-    assert no_child_left()
+    assert not new_children()
 
 
-def test_silence_ends_and_tells_where_the_processes_stood(capsys):
+def test_silence_ends_and_tells_where_the_processes_stood(capsys, new_children):
     def fall_silent():
         import subprocess, torch
         print('begun', flush=True)
@@ -130,16 +123,16 @@ def test_silence_ends_and_tells_where_the_processes_stood(capsys):
         torch.distributed.barrier()
     with pytest.raises(LaunchError, match='no sign of life') as e: launch_training(fall_silent, n_procs=2, cpu=True, timeout=8)
     assert 'in fall_silent' in str(e.value) and capsys.readouterr().out=='begun\n'
-    assert no_child_left()
+    assert not new_children()
 
 
-def test_a_result_that_cannot_travel_is_named_and_no_port_is_needed(monkeypatch):
+def test_a_result_that_cannot_travel_is_named_and_no_port_is_needed(monkeypatch, new_children):
     with socket.socket() as s:
         s.bind(('127.0.0.1', 0))                   # a port in use, and variables that point to it
         monkeypatch.setenv('MASTER_ADDR', '127.0.0.1')
         monkeypatch.setenv('MASTER_PORT', str(s.getsockname()[1]))
         with pytest.raises(InputError, match='the result, a lock, cannot be sent back'): launch_training(lambda: threading.Lock(), n_procs=2, cpu=True)
-    assert no_child_left()
+    assert not new_children()
 
 
 SCRIPT = '''

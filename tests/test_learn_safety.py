@@ -2,7 +2,7 @@
 import gc, math, os, signal, subprocess, sys, time, weakref
 from functools import partial
 from pathlib import Path
-import psutil, pytest, torch
+import pytest, torch
 from torch import nn
 from bearclass.core import InputError
 from bearclass.gather.datasets import draw_bears
@@ -262,27 +262,24 @@ class Fragile:
         return torch.full((3, 2, 2), float(i)), torch.tensor(i%3)
 
 
-def children(): return [p for p in psutil.Process().children(recursive=True) if 'resource_tracker' not in ' '.join(p.cmdline())]
-
-
 @pytest.mark.skipif(sys.platform!='linux', reason='fastai uses helpers only where they are forked')
 @pytest.mark.parametrize('how', ['exit', 'kill', 'deaf'])
-def test_helpers_that_die_or_hang(how, capsys):
+def test_helpers_that_die_or_hang(how, capsys, new_children):
     dl = DataLoader(Fragile(how), bs=4, num_workers=2)
     got = []
     for xb,_ in steady_batches(dl, timeout=1):
         got += [int(x) for x in xb[:,0,0,0]]
         if how!='deaf': time.sleep(.1)     # it dies now, while we are busy: that must not disturb
-    assert got == list(range(48)) and dl.fake_l.num_workers==0 and not children()
+    assert got == list(range(48)) and dl.fake_l.num_workers==0 and not new_children()
     assert ('one of them died', 'no batch came for 1 s')[how=='deaf'] in capsys.readouterr().out
 
 
 @pytest.mark.skipif(sys.platform!='linux', reason='fastai uses helpers only where they are forked')
-def test_no_helper_is_left_behind():
+def test_no_helper_is_left_behind(new_children):
     learn = learner()
     learn.dls = DataLoaders(*[DataLoader(Fragile('exit', at=99), bs=8, num_workers=2) for _ in range(2)], device='cpu')
     train(learn, cbs=Press(2))
-    assert learn.interrupted and not children()
+    assert learn.interrupted and not new_children()
 
 
 # --- checkpoints
