@@ -4,6 +4,7 @@
 PYTHON ?= python3
 VENV   ?= .venv
 PORT   ?= 8866
+PYTEST ?= -n 2 --dist loadfile
 BIN    := $(VENV)/bin
 # Tests and notebooks run with the network refused, one thread, and no progress bars.
 QUIET  := PYTHONPATH=$(CURDIR)/tools/offline BEARCLASS_OFFLINE=1 BEARCLASS_PROGRESS=0 OMP_NUM_THREADS=1
@@ -37,7 +38,7 @@ test: $(VENV)/.dev ## check the export, run every notebook with the network refu
 notebooks: $(VENV)/.dev ## run every notebook top to bottom, the network refused
 	$(QUIET) $(BIN)/nbdev-test --n-workers 2
 
-pytest: $(VENV)/.dev ## the tests that cross rooms (PYTEST='-k name' for some)
+pytest: $(VENV)/.dev ## the tests that cross rooms, two files at a time (PYTEST='-k name' for some)
 	$(QUIET) $(BIN)/python -m pytest $(PYTEST)
 
 lab: $(VENV)/.base ## open the lessons in JupyterLab

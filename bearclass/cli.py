@@ -20,14 +20,16 @@ def cmd_doctor(a):
     print(report)
     return 1 if report.problems else 0
 
-# %% ../nbs/cli.ipynb #6b7da88b
+# %% ../nbs/cli.ipynb #d3192be3
 def cmd_search(a):
     from bearclass.gather.search import search_images
     found = search_images(' '.join(a.words), a.n, a.provider, a.license, a.min_size, source=a.source, record=a.record, replay=a.replay, verbose=False)
     print(found)
     for r in found[:a.show]: print(f"  {r.url}  ({r.license or 'licence unknown'})")
     if len(found)>a.show: print(f'  and {len(found)-a.show} more')
-    if a.out: print(f'Written to {write_atomic(a.out, found.table().to_csv(index=False))}. Next: bearclass download FOLDER --urls {a.out} --label NAME')
+    if a.out:
+        hint = f' Next: bearclass download FOLDER --urls {a.out} --label NAME' if any(r.url.startswith('http') for r in found) else ''
+        print(f'Written to {write_atomic(a.out, found.table().to_csv(index=False))}.{hint}')
 
 # %% ../nbs/cli.ipynb #97b445c5
 def _classes(words):
@@ -272,12 +274,19 @@ def make_parser() -> argparse.ArgumentParser:
          ('--no-serve', dict(dest='serve', action='store_false', help='stop after the export')))
     return p
 
-# %% ../nbs/cli.ipynb #1b35f48e
+# %% ../nbs/cli.ipynb #eaa7d9f1
+def _say_anything():
+    "Let no title or file name stop a command that the terminal, or a pipe on Windows, has no letters for."
+    for s in sys.stdout, sys.stderr:
+        if hasattr(s, 'reconfigure'): s.reconfigure(errors='backslashreplace')
+
+# %% ../nbs/cli.ipynb #132337bd
 def main(
     argv:list[str]|None=None, # Words of the command; `None`: those the shell gave
 ) -> int: # Exit status: 0 well, 1 problems found, 2 bad input, 130 Ctrl-C
     "The command line."
     a = make_parser().parse_args(argv)
+    _say_anything()
     try: return a.func(a) or 0
     except BearclassError as e: print(f'bearclass: {e}', file=sys.stderr)
     except OSError as e: print(f'bearclass: {e.strerror or e}: {e.filename}', file=sys.stderr)

@@ -144,9 +144,9 @@ def test_inside_a_running_loop(tmp_path):
 
 def test_forgotten_stays_away(tmp_path):
     "By address, by the address it leads to, by content: before and after."
-    from bearclass.gather.passport import address_key
+    from bearclass.gather.passport import forget_key
     with HostileServer() as server:
-        (tmp_path/'forgotten.jsonl').write_text(json.dumps(dict(addresses=[address_key(server.url('/ok/1.jpg')), address_key(server.url('/ok/10005.jpg'))], contents=[sha(jpeg(3))]))+'\n')
+        (tmp_path/'forgotten.jsonl').write_text(json.dumps(dict(addresses=[forget_key(server.url('/ok/1.jpg')), forget_key(server.url('/ok/10005.jpg'))], contents=[sha(jpeg(3))]))+'\n')
         urls = [server.url(p) for p in ('/ok/1.jpg', '/redirect/5.jpg', '/ok/3.jpg', '/ok/4.jpg')]
         report = download(urls, tmp_path, 'x', rules=here)
         assert [r['reason'] for r in report.rows]==['forgotten']*3+[''] and server.hits['/ok/1.jpg']==0
@@ -438,3 +438,54 @@ def test_light():
     "Importing it brings no torch, no pandas, no plots and no HTTP client."
     code = 'import sys, bearclass.gather.download; print(sorted({"torch", "fastai", "pandas", "matplotlib", "aiohttp", "ddgs"} & set(sys.modules)))'
     assert subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True, env=here_env()).stdout.strip()=='[]'
+
+
+def test_nothing_of_a_forgotten_picture_is_written_again(tmp_path):
+    "Neither by the same call, nor when the picture turns up at another address."
+    from bearclass.gather.passport import forget, is_forgotten
+    from bearclass.gather.search import ImageResult
+    result = lambda i: ImageResult(address(i), title='Joe at home', creator='Joe Miller', page_url=f'https://joe.example/{i}')
+    web = {address(i): jpeg(min(i, 1)) for i in range(3)}
+    download([result(0), result(1)], tmp_path, 'x', fetch_all=Fake(web))
+    assert manifest.manifest_path(tmp_path).read_text().count('Joe Miller')
+    forget(tmp_path, address(0))
+    forget(tmp_path, address(1))
+    for _ in range(2):
+        report = download([result(i) for i in range(3)], tmp_path, 'x', fetch_all=Fake(web))   # 2 is the picture of 1
+        assert report.reasons=={'forgotten':3} and not pictures(tmp_path) and is_forgotten(tmp_path, url=address(2))
+        text = manifest.manifest_path(tmp_path).read_text()
+        assert 'Joe' not in text and 'joe.example' not in text and 'pictures.example' not in text
+    assert report.asked==0 and read_report(tmp_path).addresses==0
+
+
+@pytest.mark.parametrize('row', [dict(url=['x']), dict(label={}), dict(path=['q']), dict(sha256=['z']), dict(status='failed', reason=['timeout']), dict(status='failed', reason='timeout', title=['t']),
+                                 dict(status=['saved']), dict(url=5), dict(path='../../../etc/passwd', sha256='0'*64), None])
+def test_a_manifest_from_elsewhere(tmp_path, row):
+    "Lines that somebody wrote by hand, or in malice, stop nothing."
+    line = json.dumps({**dict(status='saved', url=address(9), label='x', path='x/y.jpg'), **row}) if row else '['*100_000
+    manifest.manifest_path(tmp_path).write_text(line+'\n')
+    assert is_consistent(tmp_path, download([address(0)], tmp_path, 'x', fetch_all=Fake({address(0): jpeg(0)})))
+    report = read_report(tmp_path)
+    assert report.saved==1 and str(report) and report._repr_html_() and is_consistent(tmp_path, retry_failed(tmp_path, ['removed'], fetch_all=Fake({address(9): 'http 404'})))
+
+
+def test_a_duplicate_is_named_where_it_lies_now(tmp_path):
+    "Once the label is put right, nobody is asked to put it right again."
+    jobs,web = {'x':[address(0)], 'y':[address(1)]}, {address(i): jpeg(0) for i in (0, 1)}
+    first = download(jobs, tmp_path, fetch_all=Fake(web))
+    assert len(first.two_classes)==1
+    first.paths[0].rename(tmp_path/'y'/first.paths[0].name)
+    again = download(jobs, tmp_path, fetch_all=Fake({}))
+    assert not again.two_classes and not read_report(tmp_path).two_classes and all((tmp_path/r['path']).exists() for r in again.rows)
+
+
+def test_no_class_is_called_like_a_paper_of_the_dataset():
+    for name in 'manifest.jsonl', 'Forgotten.jsonl', 'DATASHEET.md':
+        with pytest.raises(InputError, match='own files'): check_label(name)
+
+
+def test_rows_of_a_table(tmp_path):
+    "pandas has NaN for nothing and floats for numbers."
+    nan = float('nan')
+    report = download([dict(url=address(0), title=nan, creator=nan, license='by', width=640., height=nan, query=nan)], tmp_path, 'x', fetch_all=Fake({address(0): jpeg(0)}))
+    assert (report.saved, report.rows[0]['title'], report.rows[0]['license'])==(1, None, 'by')

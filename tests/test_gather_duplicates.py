@@ -269,3 +269,15 @@ def test_close_rows_agrees_with_all_cosines(n, d, seed, threshold):
     maybe = {(int(a), int(b)) for a,b in np.argwhere(np.triu(s, 1)>=threshold-1e-9)}
     assert want<=set(zip(i.tolist(), j.tolist()))<=maybe
     assert (np.diff(c)<=0).all() and (c<=1).all()
+
+
+def test_a_link_is_never_kept_in_the_place_of_its_file(tmp_path):
+    "Or setting the copy aside would leave a link to nothing."
+    from bearclass.gather.drawing import draw_bear
+    from bearclass.gather.duplicates import find_duplicates
+    (tmp_path/'x').mkdir()
+    draw_bear('grizzly', 9, 96).save(tmp_path/'x/z.png')
+    try: (tmp_path/'x/a.png').symlink_to(tmp_path/'x/z.png')
+    except OSError: pytest.skip('this system makes no links')
+    found = find_duplicates(tmp_path)
+    assert [g.keeper.name for g in found]==['z.png'] and 'not a link' in str(found)

@@ -14,7 +14,7 @@ from bearclass.gather import many_machines as mm
 from bearclass.gather.fetch import FetchRules
 from bearclass.gather.manifest import append_rows, latest_rows, read_manifest
 from bearclass.gather.many_machines import from_img2dataset, to_img2dataset
-from bearclass.gather.passport import address_key, forgotten_path
+from bearclass.gather.passport import forget_key, forgotten_path
 from bearclass.gather.search import ImageResult
 from hostile import HostileServer, jpeg
 
@@ -76,7 +76,7 @@ def test_only_what_is_missing_goes_out(tmp_path):
     state = dict(saved='saved', dup='duplicate', failed='failed', started='started', forgotten='failed')
     append_rows(root, [dict(url=f'https://example.org/{k}', label='teddy', status='started') for k in state])
     append_rows(root, [dict(url=f'https://example.org/{k}', label='teddy', status=v) for k,v in state.items()])
-    forgotten_path(root).write_text(json.dumps(dict(addresses=[address_key('http://EXAMPLE.org/forgotten')], contents=[])))
+    forgotten_path(root).write_text(json.dumps(dict(addresses=[forget_key('http://EXAMPLE.org/forgotten')], contents=[])))
     names = lambda job: sorted(json.loads(l)['url'].rsplit('/', 1)[1] for l in job.path.read_text().splitlines())
     job = to_img2dataset(root, tmp_path/'a.jsonl')
     assert names(job)==['failed', 'started'] and [r['reason'] for r in job.refused]==['forgotten']
@@ -146,7 +146,7 @@ def test_a_failure_becomes_a_success_later(tmp_path):
 def test_what_was_forgotten_stays_away(tmp_path):
     root = tmp_path/'root'
     root.mkdir()
-    forgotten_path(root).write_text(json.dumps(dict(addresses=[address_key('https://example.org/1.jpg')], contents=[hashlib.sha256(jpeg(2)).hexdigest()])))
+    forgotten_path(root).write_text(json.dumps(dict(addresses=[forget_key('https://example.org/1.jpg')], contents=[hashlib.sha256(jpeg(2)).hexdigest()])))
     r = from_img2dataset(shard(tmp_path/'out', range(4)), root)
     assert (r.saved, r.reasons)==(2, {'forgotten':2}) and set(pictures(root).values())=={jpeg(0), jpeg(3), forgotten_path(root).read_bytes()}-{forgotten_path(root).read_bytes()}
 
@@ -368,3 +368,11 @@ def test_resized_out_there_or_here(tmp_path):
         last = {x['url'].rsplit('/', 1)[1]: x for x in latest_rows(root).values()}
         assert r.saved==2 and {x['source_sha256'] for x in last.values()}==sent
         assert (last['phone.jpg']['width'], last['phone.jpg']['height'])==size
+
+
+def test_nothing_is_written_of_what_was_forgotten(tmp_path):
+    root = tmp_path/'root'
+    root.mkdir()
+    forgotten_path(root).write_text(json.dumps(dict(addresses=[], contents=[hashlib.sha256(jpeg(2)).hexdigest()])))
+    for _ in range(2): assert from_img2dataset(shard(tmp_path/'out', range(4)), root).reasons=={'forgotten':1}
+    assert len(latest_rows(root))==3 and 'forgotten' not in (root/'manifest.jsonl').read_text()

@@ -10,7 +10,7 @@ from PIL import Image
 from bearclass.core import InputError, file_sha256
 from bearclass.gather import passport
 from bearclass.gather.manifest import append_rows, manifest_path, read_manifest
-from bearclass.gather.passport import (OPEN, address_key, credits, credits_text, croissant, datasheet, forget, forgotten_path,
+from bearclass.gather.passport import (OPEN, forget_key, credits, credits_text, croissant, datasheet, forget, forgotten_path,
                                        is_forgotten, licence_name, origins)
 
 BY = 'https://creativecommons.org/licenses/by/4.0/'
@@ -98,7 +98,7 @@ def test_no_manifest_torn_line_and_rows_without_fields(tmp_path):
     picture(root/'a/x.jpg')
     assert 'Origin unknown: 1 picture' in credits(root).read_text()
     assert 'no manifest' in datasheet(root).read_text()
-    manifest_path(root).write_text('{}\n[1]\nnull\n{"status": "saved"}\n{"status": "saved", "sha256": 7, "title": ["a", {"b": 1}], "path": "a/x.jpg", "url": 3}\n{"status": "saved", "url": "http')
+    manifest_path(root).write_text('{}\n[1]\nnull\n{"status": "saved"}\n{"status": "saved", "sha256": 7, "title": ["a", {"b": 1}], "path": "a/x.jpg", "url": 3}\n{"status": "saved", "path": "a/x.jpg"}\n{"status": "saved", "url": "http')
     text = credits(root).read_text()
     assert "a/x.jpg: " in text and 'Origin unknown' not in text
     datasheet(root)
@@ -423,12 +423,12 @@ def test_the_list_forgets_nothing_when_torn_or_edited(tmp_path):
 @settings(max_examples=200, deadline=None)
 @given(st.text(max_size=40) | st.builds('{}://{}{}{}'.format, st.sampled_from(['http', 'https', 'HTTP']), st.sampled_from(['x.org', 'X.ORG', 'x.org.', 'b\u00fccher.de', '[::1]', '127.0.0.1:80', 'u:p@x.org']), st.text('/%aA0.b? &=#\u00e9', max_size=12), st.text(max_size=5)))
 def test_any_address_has_one_key(url):
-    k = address_key(url)
-    assert re.fullmatch('[0-9a-f]{64}', k) and address_key(f' {url} ') == k
+    k = forget_key(url)
+    assert re.fullmatch('[0-9a-f]{64}', k) and forget_key(f' {url} ') == k
     url = url.strip()
     try: urlsplit(url).port
     except ValueError: return   # no address
-    if url.startswith('http://'): assert address_key('https://'+url[7:]) == address_key('HTTPS://'+url[7:]+'#there'*('#' not in url)) == k
+    if url.startswith('http://'): assert forget_key('https://'+url[7:]) == forget_key('HTTPS://'+url[7:]+'#there'*('#' not in url)) == k
 
 
 def test_it_never_comes_back(root, tmp_path):
@@ -443,3 +443,23 @@ def test_it_never_comes_back(root, tmp_path):
     again = download(pictures, root, 'teddy')
     assert again.reasons['forgotten'] == 2 and again.saved+again.duplicate+again.failed == 4
     assert sha not in {file_sha256(f) for f in root.rglob('*') if f.is_file()}
+
+
+def test_a_line_that_is_nested_too_deep(root):
+    manifest_path(root).write_text(manifest_path(root).read_text()+'['*100_000+'\n')
+    forgotten_path(root).write_text('['*100_000+'\n')
+    f = forget(root, 'https://x.example/black/0.jpg')
+    assert len(f.files)==1 and 'Maker 0' not in manifest_path(root).read_text() and is_forgotten(root, url='https://x.example/black/0.jpg')
+
+
+def test_the_original_of_a_smaller_copy_goes_too(tmp_path):
+    "Or `undo_quarantine` would bring it back."
+    from bearclass.gather.verify import quarantine_folder, undo_quarantine, verify_images
+    root = tmp_path/'bears'
+    for i in range(2): picture(root/'x'/f'{i}.jpg', i, size=64)
+    verify_images(root, max_size=32, root=root)
+    assert (quarantine_folder(root)/'x/0.jpg').exists()
+    f = forget(root, 'x/0.jpg')
+    assert {g.parent.parent for g in f.files}=={root, quarantine_folder(root)}
+    undo_quarantine(root)
+    assert not (root/'x/0.jpg').exists() and (root/'x/1.jpg').exists() and not (quarantine_folder(root)/'x/0.jpg').exists()

@@ -826,3 +826,18 @@ def test_results_travel():
     again = pickle.loads(pickle.dumps(rs))
     assert list(again)==list(rs) and (again.term, again.dropped)==(rs.term, rs.dropped) and repr(again)==repr(rs)
     assert repr(SearchResults())
+
+
+def test_a_cell_may_go_on_over_lines(tmp_path):
+    "As spreadsheets write it (RFC 4180); a stray quote swallows no row."
+    f = tmp_path/'list.csv'
+    f.write_text('url,title,license\nhttps://x.example/1.jpg,"a ""bear""\nat home",by\nhttps://x.example/2.jpg,5" wide,by\nhttps://x.example/3.jpg,"left open,by\nhttps://x.example/4.jpg,7" wide,by\n')
+    rows,odd = read_addresses(f)
+    assert rows[0]==dict(url='https://x.example/1.jpg', title='a "bear" at home', license='by') and not odd
+    assert [r['url'][-5] for r in rows[:2]]==['1', '2'] and rows[1]['license']=='by'
+
+
+@pytest.mark.skipif(os.name=='nt', reason='names are Unicode there')
+def test_a_file_whose_name_is_no_text(tmp_path):
+    f = tmp_path/os.fsdecode(b'\xff b%41.jpg')
+    assert local_path(as_results([f])[0])==f.resolve()

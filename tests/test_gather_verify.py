@@ -469,3 +469,55 @@ def test_the_same_table_without_the_systems_list_of_types(tmp_path, monkeypatch)
     monkeypatch.setattr(mimetypes, 'guess_type', lambda *a, **k: pytest.fail('asked the system'))
     for name in ('a.jfif', 'b.AVIFS', 'c.jpe', 'd.mpo'): (tmp_path/name).write_bytes(saved(BEAR, 'JPEG'))
     assert list(check_images(tmp_path).reason) == ['', 'wrong extension', '', '']
+
+
+@pytest.mark.skipif(os.name=='nt', reason='names are Unicode there')
+def test_names_that_are_no_text_are_set_aside_and_come_back(tmp_path):
+    root = tmp_path/'bears'
+    (root/'x').mkdir(parents=True)
+    name = os.fsdecode(b'\xff\xfe\n.jpg')
+    try: (root/'x'/name).write_bytes(b'<html>')
+    except OSError: pytest.skip('this disk takes no such name')
+    assert list(quarantine(check_images(root), root, yes=True).status)==['moved'] and not list((root/'x').iterdir())
+    assert list(undo_quarantine(root).status)==['back'] and (root/'x'/name).read_bytes()==b'<html>'
+
+
+def test_one_file_that_cannot_be_read_stops_no_quarantine(tmp_path, monkeypatch, capsys):
+    root = tmp_path/'bears'
+    (root/'x').mkdir(parents=True)
+    for n in 'a', 'b': (root/'x'/f'{n}.jpg').write_bytes(b'<html>')
+    BEAR.save(root/'x/c.jpg')
+    BEAR.save(root/'x/d.jpg')
+    sha,small = verify.file_sha256,verify._small_copy
+    def forbidden(f):
+        if Path(f).name=='a.jpg': raise PermissionError(13, 'Permission denied')
+        return sha(f)
+    def spoilt(f, n):
+        if Path(f).name=='c.jpg': raise SyntaxError('broken')
+        return small(f, n)
+    monkeypatch.setattr(verify, 'file_sha256', forbidden)
+    monkeypatch.setattr(verify, '_small_copy', spoilt)
+    assert list(quarantine(check_images(root), root, yes=True).status)==['failed: Permission denied', 'moved']
+    verify_images(root, max_size=100, root=root)
+    assert "'x/c.jpg', failed: broken" in capsys.readouterr().out and Image.open(root/'x/c.jpg').size==BEAR.size and max(Image.open(root/'x/d.jpg').size)==100
+
+
+def test_the_command_line_says_names_that_the_terminal_cannot(tmp_path):
+    "A pipe on Windows, or LC_ALL=C: a letter that is not there is written as its number."
+    import subprocess, sys
+    (tmp_path/'x').mkdir()
+    (tmp_path/'x'/'b\u00e4r \U0001f43b.jpg').write_bytes(b'<html>')
+    env = {**os.environ, 'PYTHONIOENCODING':'ascii:strict'}
+    code = f"from bearclass.cli import main; import sys; sys.exit(main(['verify', {str(tmp_path)!r}, '--quarantine', '--yes']))"
+    done = subprocess.run([sys.executable, '-c', code], env=env, capture_output=True, text=True)
+    assert done.returncode==0 and 'Traceback' not in done.stderr and '\\U0001f43b' in done.stdout
+
+
+def test_made_smaller_twice_comes_back_whole_at_once(tmp_path):
+    root = tmp_path/'bears'
+    (root/'x').mkdir(parents=True)
+    BEAR.save(root/'x/a.png')
+    before = (root/'x/a.png').read_bytes()
+    for n in 200, 100: verify_images(root, max_size=n, root=root)
+    assert Image.open(root/'x/a.png').width<=100 and len(read_quarantine(root))==2
+    assert list(undo_quarantine(root).status)==['back', 'back'] and (root/'x/a.png').read_bytes()==before and not len(read_quarantine(root))

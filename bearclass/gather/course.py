@@ -33,13 +33,13 @@ class Address(str):
     content_url = contentUrl   # as the first edition's client spelled it
     def __getitem__(self, k): return getattr(self, k) if k in ('contentUrl', 'content_url') else str.__getitem__(self, k)
 
-# %% ../../nbs/gather/10_course.ipynb #ae56d247
+# %% ../../nbs/gather/10_course.ipynb #93992c9e
 def search_images_ddg(
     term:str,            # What to look for
     max_images:int=200,  # Addresses wanted
     **options,           # As for `search_images`: `provider`, `license`, `min_size`, `record`, `replay` ...
 ) -> L: # Of `Address`
-    "Addresses of pictures for `term`. Shape of the book's helper."
+    "Addresses of pictures for `term`. Shape of the book's function."
     return L(Address(r) for r in search_images(term, max_images, **options))
 
 # %% ../../nbs/gather/10_course.ipynb #397acf8c

@@ -33,13 +33,13 @@ def _full_row(row):
     now = datetime.now(timezone.utc).isoformat(timespec='seconds')
     return {**dict.fromkeys(FIELDS), 'schema':SCHEMA, 'time':now, **row}
 
-# %% ../../nbs/gather/02_manifest.ipynb #9490464b
+# %% ../../nbs/gather/02_manifest.ipynb #a5b18465
 def append_rows(
     root:str|Path,    # Dataset folder; must exist
     rows:list[dict],  # Each with `status` and any of `FIELDS`; what is missing becomes null
     sync:bool=True,   # Whether to wait for the disk; without it a killed process loses nothing, only a power cut may
 ) -> None:
-    "Add lines to the manifest of `root`; they are on the disk when this returns."
+    "Add lines to the manifest of `root`; unless `sync=False`, they are on the disk when this returns."
     root = Path(root)
     if not root.is_dir(): raise MissingError(f'there is no folder {str(root)!r}', 'a dataset folder', 'make it first')
     text = ''.join(_line(_full_row(r))+'\n' for r in rows)
@@ -62,11 +62,17 @@ def _ends_torn(f):
     f.seek(-1, os.SEEK_END)
     return f.read(1)!=b'\n'
 
-# %% ../../nbs/gather/02_manifest.ipynb #361808c3
+# %% ../../nbs/gather/02_manifest.ipynb #007ec829
+def _is_plain(field, value):
+    "Whether a field holds what belongs into it: text, or a number where one is counted; a manifest from elsewhere may hold anything."
+    return value is None or isinstance(value, (int, float) if field in _numbers else str) or field not in FIELDS
+
+_numbers = 'schema', 'bytes', 'width', 'height'
+
 def _parse(i, line):
     try: row = json.loads(line)
-    except ValueError: row = None
-    if isinstance(row, dict): return row
+    except (ValueError, RecursionError): row = None
+    if isinstance(row, dict) and all(_is_plain(k, v) for k,v in row.items()): return row
     return dict(status='damaged', reason=f'line {i} is not a row: {line[:60]!r}')
 
 def _read_rows(root):
@@ -79,7 +85,13 @@ def read_manifest(
 ) -> pd.DataFrame: # One row a line, columns `FIELDS`; empty when there is no manifest
     "The manifest of `root` as a table."
     import pandas as pd
-    return pd.DataFrame(_read_rows(root), columns=FIELDS)
+    df = pd.DataFrame([{k: _whole(v) for k,v in r.items()} for r in _read_rows(root)], columns=FIELDS, dtype=object)   # None stays None
+    for c in _numbers: df[c] = pd.to_numeric(df[c], errors='coerce')
+    return df
+
+def _whole(v):
+    "Text that any table can hold: half a character becomes a question mark."
+    return v.encode(errors='replace').decode() if isinstance(v, str) else v
 
 # %% ../../nbs/gather/02_manifest.ipynb #0e35088b
 def latest_rows(

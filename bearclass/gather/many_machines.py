@@ -398,7 +398,7 @@ class _Intake:
         if rows: append_rows(self.root, rows)
         for e in errors.values(): raise e
 
-# %% ../../nbs/gather/11_many_machines.ipynb #55b9936b
+# %% ../../nbs/gather/11_many_machines.ipynb #04a74410
 @patch
 def take(self:_Intake, s, judged):
     "One sample becomes one row, unless that row was there already."
@@ -411,7 +411,7 @@ def take(self:_Intake, s, judged):
         return self.count(*status.split(': ', 1))
     row.update(self.outcome(s, row, judged))
     self.count(row['status'], row['reason'])
-    if status!=f"{row['status']}: {row['reason']}": self.rows.append(row)
+    if status!=f"{row['status']}: {row['reason']}" and row['reason']!='forgotten': self.rows.append(row)   # nothing is written of what was forgotten
     self.seen.note(row, met=1)
     if len(self.rows)>=100: self.flush()
 

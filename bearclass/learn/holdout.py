@@ -41,7 +41,7 @@ def choose_test(
         chosen |= set(sorted(shas, key=lambda s: hash_fraction(f'test {s}', seed))[:max(1, round(pct*len(shas)))])
     return [f for f in files if content_sha256(f) in chosen]
 
-# %% ../../nbs/learn/02_holdout.ipynb #390f3d51
+# %% ../../nbs/learn/02_holdout.ipynb #9519aeef
 JOURNAL,OPENINGS = 'test_set.json','openings.jsonl'   # in the folder of the test set
 
 def test_folder(
@@ -58,7 +58,7 @@ def _read_journal(root):
     except FileNotFoundError: return None
     except ValueError as e: raise InputError(f'{str(f)!r} cannot be read ({e})', 'the journal as `put_away_test` wrote it', 'restore it from a backup, or move the pictures back by hand') from e
 
-def _write_journal(root, journal): write_atomic(test_folder(root)/JOURNAL, json.dumps(journal, indent=1, ensure_ascii=False))
+def _write_journal(root, journal): write_atomic(test_folder(root)/JOURNAL, json.dumps(journal, indent=1))
 
 # %% ../../nbs/learn/02_holdout.ipynb #f7f6ddcc
 def _move_one(a, b, sha):
