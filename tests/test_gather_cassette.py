@@ -16,7 +16,7 @@ from bearclass.gather.cassette import (DAMAGED, NOT_ON_IT, Cassette, CassetteErr
 from bearclass.gather.fetch import Fetched, FetchRules
 from hostile import HostileServer
 
-quick = FetchRules(allow_local=True, total_s=1., read_s=.5, tries=1)
+quick = FetchRules(allow_local=True, total_s=4., read_s=2., tries=1)
 
 
 def body(i, n=2000): return random.Random(i).randbytes(n)

@@ -14,7 +14,7 @@ from bearclass.gather.search import ImageResult, register_provider
 from bearclass.gather.verify import get_image_files, verify_images
 from hostile import HostileServer, jpeg
 
-LOCAL = FetchRules(allow_local=True, tries=1, read_s=.5, total_s=1.)
+LOCAL = FetchRules(allow_local=True, tries=1, read_s=2., total_s=4.)
 KEY = '0123456789abcdef0123456789abcdef'
 
 
