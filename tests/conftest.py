@@ -162,8 +162,9 @@ def chromium_path():
     pytest.skip('no Chromium here: install it, or set BEARCLASS_CHROMIUM to its path')
 
 
-@pytest.fixture(scope='session')
+@pytest.fixture(scope='module')
 def browser(chromium_path):
+    "Closed with the module: while it is open an event loop runs here, in the way of tests that start their own."
     from playwright.sync_api import sync_playwright
     with sync_playwright() as pw:
         b = pw.chromium.launch(executable_path=chromium_path, args=CHROMIUM_FLAGS)
