@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = []
 
-# %% ../nbs/all.ipynb #03b5aa81
+# %% ../nbs/all.ipynb #a31f8247
 import warnings
 with warnings.catch_warnings():
     warnings.simplefilter('ignore')   # fastai announces deprecations inside torch, about which a learner can do nothing
@@ -38,6 +38,15 @@ from .learn.inside import first_filters, grad_cam, plot_filters, plot_grad_cam, 
 from .learn.not_photos import (SOUND_TFMS, TRACK_TFMS, mouse_track_image, picture_folder, plot_mouse_track, plot_spectrogram, read_wav,
                                         save_pictures, spectrogram, spectrogram_image)
 from .learn.launch import distributed, launch_training, torchrun_command
+from .learn.issues import issue_summary, label_issues, show_issues
+from .learn.decisions import CleaningJournal, add_decisions, read_decisions, save_decisions
+from .learn.apply import apply_decisions, bring_back, plan_decisions, read_removed, removed_folder, show_removed, undo_decision
+from .learn.clean_page import cleaning_page
+from .learn.clean import ImageCleaner
+from .learn.course_cleaner import FileDeleter, ImageClassifierCleaner
+from .learn.cleaning_gain import choose_audit, cleaning_gain, plot_cleaning_gain
+from .learn.advise import advise, plot_advice
+from .learn.many_hands import merge_datasets, merge_decisions, plot_agreement, show_disagreements
 from .ship.predictor import *
 from .ship.bundle import *
 from .ship.app import *

@@ -55,11 +55,16 @@ def test_only_all_uses_star_imports():
 heavy = {'torch', 'torchvision', 'fastai', 'timm'}
 
 
-@pytest.mark.parametrize('name', [m for m in modules if m.startswith(('core', 'images', 'gather/', 'ship/', 'cli'))] + ['learn/splits.py', 'learn/holdout.py', 'learn/interpret.py', 'learn/not_photos.py'])
+@pytest.mark.parametrize('name', [m for m in modules if m.startswith(('core', 'moves', 'images', 'gather/', 'ship/', 'cli'))] + [f'learn/{m}.py' for m in 'splits holdout interpret not_photos decisions apply clean_page many_hands'.split()])
 def test_light_modules_import_nothing_heavy(name):
     module = 'bearclass.'+name[:-3].replace('/', '.')
     code = f'import sys, {module}; print(sorted({heavy!r} & set(sys.modules)))'
     assert subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True).stdout.strip()=='[]'
+
+
+def test_moves_stands_beside_core():
+    "All rooms use it, so it leans on nothing but the errors and the fingerprints."
+    assert [m for m in imports_of(package/'moves.py') if m.startswith('bearclass')]==['bearclass.core']
 
 
 def test_scratch_needs_no_fastai():
