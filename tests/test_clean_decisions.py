@@ -212,6 +212,7 @@ def test_a_decision_follows_the_content(root):
     journal,f = CleaningJournal(root),root/'black/0.png'
     sha = journal.sha_of(f)
     journal.mark(f, 'teddy')
+    journal.table()           # now it has seen where all pictures lie
     shutil.copy(f, root/'grizzly/copy.png')
     f.rename(root/'black/renamed.png')
     assert journal.where(sha)==[root/'black/renamed.png', root/'grizzly/copy.png']
@@ -435,3 +436,14 @@ def test_tables_with_odd_cells(root):
     row = dict(sha256=content_sha256(root/'black/0.png'), action='delete', to=None, box=np.zeros(4), paths=['a', 'b'])
     assert len(read_decisions(pd.DataFrame([row])))==1
     assert len(read_decisions(pd.DataFrame({k: pd.array([row[k]], dtype='string') for k in ('sha256', 'action', 'to')})))==1
+
+
+def test_an_old_path_after_the_file_has_moved(root):
+    from bearclass.learn.apply import apply_decisions
+    journal,f = CleaningJournal(root),root/'black/0.png'
+    journal.mark(f, 'teddy')
+    journal.table()           # now it has seen where all pictures lie
+    apply_decisions(root)
+    assert not f.exists()
+    journal.mark(f, 'keep')   # as from a list that was made before
+    assert journal.in_force()[journal.sha_of(f)]['to']=='teddy'

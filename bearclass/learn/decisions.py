@@ -346,7 +346,7 @@ def _own_or_none(self:CleaningJournal, f):
     try: return self._own(f)
     except InputError: return None
 
-# %% ../../nbs/learn/15_decisions.ipynb #41d184f7
+# %% ../../nbs/learn/15_decisions.ipynb #1dcac964
 def _text(value, name, n=2000):
     "Text for the journal: `None` for nothing, and what is not text as text."
     if value is None or value!=value: return None   # NaN is a table's way to say nothing
@@ -368,7 +368,7 @@ def _named(self:CleaningJournal, picture):
     if not _is_sha(picture):
         sha = self.sha_of(picture)
         at = [f for p in (Path(picture), self.root/picture) if (f := self._own_or_none(p)) and os.path.isfile(f)]
-        return sha, at[0] if at else None
+        return sha, (at or self._find(sha) or [None])[0]   # it may have moved since
     lies = self._find(picture.lower(), quick=True)
     if self._knows(picture.lower()): return picture.lower(), lies[0] if lies else None
     raise InputError(f'no picture here has the content {picture[:12]}...', 'a picture of this dataset', 'check that the folder is the right one, and list its files again')
