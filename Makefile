@@ -4,7 +4,7 @@
 PYTHON ?= python3
 VENV   ?= .venv
 PORT   ?= 8866
-PYTEST ?= -n 2 --dist loadfile
+PYTEST ?= -n 2 --dist loadfile --no-loadscope-reorder
 BIN    := $(VENV)/bin
 # Tests and notebooks run with the network refused, one thread, and no progress bars.
 QUIET  := PYTHONPATH=$(CURDIR)/tools/offline BEARCLASS_OFFLINE=1 BEARCLASS_PROGRESS=0 OMP_NUM_THREADS=1
