@@ -6,10 +6,11 @@ VENV   ?= .venv
 PORT   ?= 8866
 PYTEST ?= -n 2 --dist loadfile --no-loadscope-reorder
 BIN    := $(VENV)/bin
+PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 # Tests and notebooks run with the network refused, one thread, and no progress bars.
 QUIET  := PYTHONPATH=$(CURDIR)/tools/offline BEARCLASS_OFFLINE=1 BEARCLASS_PROGRESS=0 OMP_NUM_THREADS=1
 
-.PHONY: help demo test lab notebooks pytest export readme app-bundle clean
+.PHONY: help demo test check quick lab notebooks pytest export readme app-bundle clean
 .DEFAULT_GOAL := help
 
 help: ## list what can be made
@@ -20,18 +21,25 @@ $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.base: settings.ini setup.py pyproject.toml | $(VENV)/bin/python
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e .
+	$(PIP) -e .
 	@touch $@
 
 $(VENV)/.dev: settings.ini setup.py pyproject.toml | $(VENV)/bin/python
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	$(PIP) -e '.[dev]'
 	@touch $@ $(VENV)/.base
 
 demo: $(VENV)/.base ## pictures, training, export, and the web page (SERVE=0 stops before the page)
 	$(BIN)/bearclass demo --port $(PORT) $(if $(DATA),--data "$(DATA)") $(if $(filter 0,$(SERVE)),--no-serve)
 
-test: $(VENV)/.dev ## check the export, run every notebook with the network refused, then pytest
+check: $(VENV)/.dev ## in seconds: exported code equals the notebooks, lint, the rules of the house
 	$(BIN)/python tools/check_export.py
+	$(BIN)/ruff check --quiet bearclass nbs tests tools benchmarks setup.py
+	$(QUIET) $(BIN)/python -m pytest -q tests/test_house.py
+
+quick: check ## in a few minutes: check, then the pages and tests that need no torch
+	$(QUIET) $(BIN)/python tools/quick.py
+
+test: check ## check, run every notebook with the network refused, then pytest
 	$(MAKE) notebooks
 	$(MAKE) pytest
 
@@ -42,8 +50,8 @@ pytest: $(VENV)/.dev ## the tests that cross rooms, two files at a time (PYTEST=
 	$(QUIET) $(BIN)/python -m pytest $(PYTEST)
 
 lab: $(VENV)/.base ## open the lessons in JupyterLab
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[lab]'
-	$(BIN)/jupyter lab nbs/lessons
+	$(PIP) -e '.[lab]'
+	$(BIN)/jupyter lab nbs/lessons/01_first_model.ipynb --ServerApp.root_dir="$(CURDIR)"
 
 export: $(VENV)/.dev ## write bearclass/*.py and README.md from the notebooks
 	$(BIN)/nbdev-export
@@ -51,9 +59,9 @@ export: $(VENV)/.dev ## write bearclass/*.py and README.md from the notebooks
 
 app-bundle: $(VENV)/.base ## train the small bundle that stands beside the app notebook
 	rm -rf build/app-bears
-	$(BIN)/python -c "from bearclass.gather.datasets import draw_bears; draw_bears('build/app-bears', n_per_class=400, seed=7)"
+	$(BIN)/python -c "from bearclass.samples.datasets import draw_bears; draw_bears('build/app-bears', n_per_class=400, seed=7)"
 	BEARCLASS_OFFLINE=1 $(BIN)/bearclass train build/app-bears --arch tiny_cnn --size 96 --epochs 50 --out nbs/app/bundle --replace
 
 clean: ## remove what was made: the environment, the demo, caches
-	rm -rf $(VENV) demo build dist test-output *.egg-info .pytest_cache .hypothesis
+	rm -rf $(VENV) demo build dist test-output *.egg-info .pytest_cache .hypothesis .ruff_cache
 	find . -name __pycache__ -prune -exec rm -rf {} +

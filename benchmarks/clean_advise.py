@@ -13,7 +13,7 @@ data = Path(os.environ.get('BEARCLASS_TEST_DATA') or Path(__file__).resolve().pa
 os.environ |= {'BEARCLASS_WEIGHTS':str(data/'weights'), 'BEARCLASS_OFFLINE':'1', 'BEARCLASS_PROGRESS':'0'}
 
 import numpy as np
-from bearclass.learn.advise import advise, weigh
+from bearclass.clean.advise import advise, weigh
 
 names = ['black', 'grizzly', 'teddy']
 
@@ -64,7 +64,8 @@ def photos(seeds):
     for s in range(seeds):
         rng = np.random.default_rng(s)
         wrong = rng.random(len(y))<.2
-        said[weigh(f.x, np.where(wrong, (y+rng.integers(1, 3, len(y)))%3, y), names, int(wrong.sum()), seed=s).verdict] += 1
+        said[
+            weigh(f.x, np.where(wrong, (y+rng.integers(1, 3, len(y)))%3, y), names, int(wrong.sum()), seed=s).verdict] += 1
     print('photos, 20 % flipped:', dict(said))
 
 
@@ -72,31 +73,41 @@ def clouds_of_each_kind(seeds):
     for name,make in cases.items():
         t,m = time.perf_counter(),2*seeds if name.startswith('nothing') else seeds
         answers = [weigh(*make(s), seed=s) for s in range(1000, 1000+m)]
-        print(f'{name:27} n = {m}', dict(Counter(a.verdict+(f' of {a.option.label}' if a.option and a.option.label else '') for a in answers)), f'{(time.perf_counter()-t)/m:.1f} s each', flush=True)
+        print(
+            f'{name:27} n = {m}',
+            dict(Counter(a.verdict+(f' of {a.option.label}' if a.option and a.option.label else '') for a in answers)),
+            f'{(time.perf_counter()-t)/m:.1f} s each',
+            flush=True)
 
 
 def longer(seeds, tmp):
     "All ten digits, 400 pictures, and a training of two epochs."
     from fastai.vision.all import set_seed
-    from bearclass.gather.datasets import digits_folder
+    from bearclass.samples.datasets import digits_folder
     from bearclass.learn.blocks import from_folder
     from bearclass.learn.train import image_learner
     root = digits_folder(tmp/'ten', digits=range(10), limit=40)/'train'
     for s in range(seeds):
         set_seed(s)
-        learn = image_learner(from_folder(root, size=24, bs=16, valid_pct=.6, augment=False), 'tiny_cnn', weights=False, verbose=False)
+        learn = image_learner(
+            from_folder(root, size=24, bs=16, valid_pct=.6, augment=False),
+            'tiny_cnn',
+            weights=False,
+            verbose=False)
         with learn.no_bar(), learn.no_logging(): learn.fit_one_cycle(2, 8e-3)
         a = advise(learn, repeats=1, seed=s)
-        print(f'two epochs, seed {s}: {a.verdict}; {a.options[0].text}', flush=True)
+        print(f'two epochs, seed {s}: {a.verdict}; {a.options[0]}', flush=True)
 
 
 def drawn(seeds, tmp):
     "Drawn bears, 150 a kind, of which a fifth lies in a wrong folder; features of patches."
-    from bearclass.gather.datasets import draw_bears
+    from bearclass.samples.datasets import draw_bears
     from bearclass.learn.blocks import from_folder
     for s in range(seeds):
-        a = advise(from_folder(draw_bears(tmp/f'bears{s}', 150, size=64, seed=s, label_noise=.2).root, size=48, bs=8), seed=s)
-        print(f'drawn bears, 20 % wrong, seed {s}: {a.verdict}; error {a.error:.1%}; {a.options[0].text}', flush=True)
+        a = advise(
+            from_folder(draw_bears(tmp/f'bears{s}', 150, size=64, seed=s, label_noise=.2).root, size=48, bs=8),
+            seed=s)
+        print(f'drawn bears, 20 % wrong, seed {s}: {a.verdict}; error {a.error:.1%}; {a.options[0]}', flush=True)
 
 
 def main():
@@ -107,7 +118,11 @@ def main():
     with tempfile.TemporaryDirectory() as tmp:
         os.environ['BEARCLASS_CACHE'] = str(Path(tmp)/'cache')
         few = max(3, a.seeds//5)
-        parts = dict(clouds=lambda: clouds_of_each_kind(a.seeds), longer=lambda: longer(few, Path(tmp)), drawn=lambda: drawn(few, Path(tmp)), photos=lambda: photos(max(3, a.seeds//2)))
+        parts = dict(
+            clouds=lambda: clouds_of_each_kind(a.seeds),
+            longer=lambda: longer(few, Path(tmp)),
+            drawn=lambda: drawn(few, Path(tmp)),
+            photos=lambda: photos(max(3, a.seeds//2)))
         if not ((data/'bears').is_dir() and (data/'weights').is_dir()): del parts['photos']
         for name,run in parts.items():
             if a.part in (None, name): run()

@@ -12,7 +12,8 @@ data = Path(os.environ.get('BEARCLASS_TEST_DATA') or Path(__file__).resolve().pa
 os.environ |= {'BEARCLASS_WEIGHTS':str(data/'weights'), 'BEARCLASS_OFFLINE':'1', 'BEARCLASS_PROGRESS':'0'}
 
 import numpy as np
-from bearclass.learn.cleaning_gain import TwoHeads, _verdict, gain_interval, sign_test
+from bearclass.chance import sign_test
+from bearclass.clean.gain import TwoHeads, gain_interval, gain_verdict
 
 
 def clouds(n, rng, K=3, D=12, apart=1.9):
@@ -30,19 +31,23 @@ def one(seed, kind, n=150, n_kept=100, k=20, refits=50):
     rng = np.random.default_rng(seed)
     (x,y),(xk,yk) = clouds(n, rng),clouds(n_kept, rng)
     two = TwoHeads(x, spoilt(y, k, rng), y if kind=='right' else spoilt(y, k, rng), xk, yk, 3)
-    d = two.difference(two.first, two.second)[0]
-    return gain_interval(d, two.replays(refits, seed)[0], seed=seed), sign_test(int((d>0).sum()), int((d<0).sum()))
+    d = two.difference()[0]
+    replays = two.replays(refits, seed)
+    both,asked = (gain_interval(d, r, seed=seed) for r in (replays, replays[:0]))
+    return both, asked, sign_test(int((d>0).sum()), int((d<0).sum()))
 
 
 def coverage(seeds):
-    print('| cleaning | kept out | true gain | intervals without zero: both kinds of luck | asked alone | called helped or hurt | intervals without the true gain |\n| --- | --- | --- | --- | --- | --- | --- |')
+    print(
+        '| cleaning | kept out | true gain | intervals without zero: both kinds of luck | asked alone | called helped or hurt | intervals without the true gain |\n| --- | --- | --- | --- | --- | --- | --- |')
     for kind in 'exchanged', 'right':
         for n_kept,k in ((60, 20), (200, 20), (200, 45)):
             rs = [one(s, kind, n_kept=n_kept, k=k) for s in range(seeds)]
-            true = 0. if kind=='exchanged' else np.mean([one(10_000+s, kind, n_kept=4000, k=k, refits=0)[0].value for s in range(200)])
-            share = lambda f: f'{np.mean([f(i, p) for i,p in rs]):.1%}'
-            print(f'| {k} labels of 150 {kind} | {n_kept} | {true:.2%} | {share(lambda i,p: not i.spans_zero())} | {share(lambda i,p: not i.low_asked<=0<=i.high_asked)} | '
-                  f"{share(lambda i,p: _verdict(i, p, .95)!='cannot tell yet')} | {share(lambda i,p: not i.low<=true<=i.high)} |", flush=True)
+            true = 0. if kind=='exchanged' else np.mean(
+                [one(10_000+s, kind, n_kept=4000, k=k, refits=0)[0].value for s in range(200)])
+            share = lambda f: f'{np.mean([f(*r) for r in rs]):.1%}'
+            print(f'| {k} labels of 150 {kind} | {n_kept} | {true:.2%} | {share(lambda i,a,p: not i.spans_zero())} | {share(lambda i,a,p: not a.spans_zero())} | '
+                  f"{share(lambda i,a,p: gain_verdict(i, p)!='cannot tell yet')} | {share(lambda i,a,p: not i.low<=true<=i.high)} |", flush=True)
 
 
 def bias(seeds):
@@ -64,8 +69,13 @@ def bias(seeds):
         decided = np.where(seen, y, given)
         audit = ~learnt & (rng.permutation(400)<200)
         for name,keep,labels in (('truth: 5,000 other pictures', None, None), ('untouched', ~learnt&~seen, given), ('all, labels as given', ~learnt, given),
-                                 ('all, labels as decided', ~learnt, decided), ('a random half, all looked at', audit, y)):
-            two = TwoHeads(x[learnt], given[learnt], decided[learnt], xt if keep is None else x[keep], yt if keep is None else labels[keep], 3)
+                                 ('all, labels as decided', ~learnt, decided), (
+                                     'a random half, all looked at',
+                                     audit,
+                                     y)):
+            two = TwoHeads(
+                x[learnt], given[learnt], decided[learnt], xt if keep is None else x[keep],
+                yt if keep is None else labels[keep], 3)
             rows.setdefault(name, []).append([two.answers(h)[0].mean() for h in (two.first, two.second)])
     print('| judged by | error before | error after | gain |\n| --- | --- | --- | --- |')
     for k,v in rows.items():
@@ -76,8 +86,8 @@ def bias(seeds):
 def seconds():
     "Real bears, MobileNetV2, a fifth of the training labels wrong and mended; features known."
     from bearclass.learn.blocks import from_folder
-    from bearclass.learn.cleaning_gain import cleaning_gain
-    from bearclass.learn.decisions import CleaningJournal
+    from bearclass.clean.gain import cleaning_gain
+    from bearclass.clean.decisions import CleaningJournal
     from bearclass.learn.train import image_learner
     with tempfile.TemporaryDirectory() as tmp:
         os.environ['BEARCLASS_CACHE'] = str(Path(tmp)/'cache')
@@ -87,7 +97,8 @@ def seconds():
         files = [Path(f) for f in from_folder(root, valid_pct=.3, bs=16).train_ds.items]
         for i in rng.permutation(len(files))[:len(files)//5]:
             f = files[i]
-            new = root/rng.choice([c for c in ('black', 'grizzly', 'teddy') if c!=f.parent.name])/f'was {f.parent.name} {f.name}'
+            new = root/rng.choice(
+                [c for c in ('black', 'grizzly', 'teddy') if c!=f.parent.name])/f'was {f.parent.name} {f.name}'
             truth[f.rename(new)] = f.parent.name
         learn = image_learner(from_folder(root, valid_pct=.3, bs=16), 'mobilenet_v2', verbose=False)
         CleaningJournal(root).mark_many(list(truth.items()))
@@ -95,7 +106,7 @@ def seconds():
             t = time.perf_counter()
             g = cleaning_gain(learn)
             print(f'{what}: {time.perf_counter()-t:.1f} s')
-        print(g, g.rulers.to_string(), sep='\n')
+        print(g)
 
 
 if __name__=='__main__':

@@ -4,7 +4,7 @@
     python benchmarks/clean_issues.py --only bears    # one of digits, mnist, drawn, bears
     python benchmarks/clean_issues.py --seeds 2
 
-Wants photos, weights and MNIST in BEARCLASS_TEST_DATA (`bears/`, `weights/`, `mnist/`). Two kinds of noise: `uniform` (any picture, any other
+Wants photos and MNIST in BEARCLASS_TEST_DATA (`bears/`, `mnist/`). Two kinds of noise: `uniform` (any picture, any other
 class) and `one way` (only pictures of the first class, called the second). Compared for the ranking: self-confidence, normalized margin,
 confidence-weighted entropy, and self-confidence and margin of the adjusted probabilities; `label_issues` uses the last. The validation set's top losses
 are given the best they could do: every wrong label among the fifth of the pictures that it holds.
@@ -13,15 +13,16 @@ import argparse, os, statistics as st, tempfile, time
 from pathlib import Path
 
 data = Path(os.environ.get('BEARCLASS_TEST_DATA') or Path(__file__).resolve().parent.parent.parent/'shared/data')
-os.environ |= {'BEARCLASS_WEIGHTS':str(data/'weights'), 'BEARCLASS_OFFLINE':'1', 'BEARCLASS_PROGRESS':'0'}
+os.environ |= {'BEARCLASS_OFFLINE':'1', 'BEARCLASS_PROGRESS':'0'}
 
 import numpy as np
 from torch import nn
 from types import SimpleNamespace
-from bearclass.gather.datasets import digits_folder, draw_bears
+from bearclass.samples.datasets import digits_folder
+from bearclass.samples.datasets import draw_bears
 from bearclass.learn.blocks import from_folder
 from bearclass.learn.features import picture_features
-from bearclass.learn.issues import adjusted_probs, confident_joint, deal_folds, normalized_margin, out_of_fold_probs, patch_body, self_confidence
+from bearclass.clean.issues import adjusted_probs, confident_joint, deal_folds, normalized_margin, out_of_fold_probs, patch_body, self_confidence
 from bearclass.learn.splits import hash_fraction
 from bearclass.learn.train import image_learner
 
@@ -41,7 +42,10 @@ def weighted_entropy(y, p):
     return np.log(np.maximum(self_confidence(y, p), 1e-12))/np.maximum(entropy, 1e-6)
 
 
-SCORES = dict(adjusted_margin=lambda y,p: normalized_margin(y, adjusted_probs(y, p)), adjusted_confidence=lambda y,p: self_confidence(y, adjusted_probs(y, p)), self_confidence=self_confidence, margin=normalized_margin, weighted_entropy=weighted_entropy)
+SCORES = dict(
+    adjusted_margin=lambda y, p: normalized_margin(y, adjusted_probs(y, p)), adjusted_confidence=lambda y,
+    p: self_confidence(y, adjusted_probs(y, p)), self_confidence=self_confidence, margin=normalized_margin,
+    weighted_entropy=weighted_entropy)
 
 
 def recall(score, wrong): return float(np.isin(wrong, np.argsort(score, kind='stable')[:2*len(wrong)]).mean())
@@ -58,7 +62,8 @@ def trial(feats, y, share, kind, seed):
     p = out_of_fold_probs(feats.x, given, fold, int(y.max())+1)
     seconds,joint = time.perf_counter()-start,confident_joint(given, p)
     valid = np.array([hash_fraction(s, seed+100)<.2 for s in feats.sha256])
-    return {k: recall(f(given, p), wrong) for k,f in SCORES.items()}, (joint.sum()-np.trace(joint))/len(wrong), seconds, float(valid[wrong].mean())
+    return {k: recall(f(given, p), wrong) for k,f in SCORES.items()}, (
+        joint.sum()-np.trace(joint))/len(wrong), seconds, float(valid[wrong].mean())
 
 
 def report(name, feats, seeds, shares=(.05, .1, .2)):
@@ -80,19 +85,22 @@ def looked(dls):
 
 def digits(seeds, tmp, idx=None):
     root = digits_folder(tmp/'digits', digits=range(10), idx=idx, limit=None if idx is None else 1000)
-    report('digits (scikit-learn)' if idx is None else 'MNIST, 1,000 and 1,000 of each', looked(from_folder(root, size=28, bs=64, train='train', valid='valid')), seeds)
+    report(
+        'digits (scikit-learn)' if idx is None else 'MNIST, 1,000 and 1,000 of each',
+        looked(from_folder(root, size=28, bs=64, train='train', valid='valid')),
+        seeds)
 
 
 def drawn(seeds, tmp, n):
     root = draw_bears(tmp/'bears', n_per_class=n, seed=7, size=128).root
     report(f'drawn bears, {n} of each, patches', looked(from_folder(root, size=64, bs=64)), seeds)
-    learn = image_learner(from_folder(root, size=128, bs=64), 'mobilenet_v2', verbose=False)
-    if learn.pretrained: report(f'drawn bears, {n} of each, MobileNetV2', picture_features(learn, cache=False), seeds)
+    learn = image_learner(from_folder(root, size=128, bs=64), verbose=False)
+    report(f'drawn bears, {n} of each, the net in the box', picture_features(learn, cache=False), seeds)
 
 
 def bears(seeds, tmp):
-    learn = image_learner(from_folder(data/'bears', bs=64), 'mobilenet_v2', verbose=False)
-    report('photos of bears, MobileNetV2', picture_features(learn, cache=False), max(seeds, 10))
+    learn = image_learner(from_folder(data/'bears', bs=64), verbose=False)
+    report('photos of bears, the net in the box', picture_features(learn, cache=False), max(seeds, 10))
 
 
 def main():
@@ -101,8 +109,13 @@ def main():
     p.add_argument('--only', choices=('digits', 'mnist', 'drawn', 'bears'))
     p.add_argument('--n', type=int, default=600, help='drawn bears of each kind')
     a = p.parse_args()
-    print(f"| data, pictures | noise | {' | '.join(SCORES)} | least times the validation set's best | estimated / truly wrong | five folds, s |\n{'| --- '*(len(SCORES)+5)}|")
-    jobs = dict(bears=lambda t: bears(a.seeds, t), digits=lambda t: digits(a.seeds, t), drawn=lambda t: drawn(a.seeds, t, a.n), mnist=lambda t: digits(min(a.seeds, 2), t, data/'mnist'))
+    print(
+        f"| data, pictures | noise | {' | '.join(SCORES)} | least times the validation set's best | estimated / truly wrong | five folds, s |\n{'| --- '*(len(SCORES)+5)}|")
+    jobs = dict(
+        bears=lambda t: bears(a.seeds, t),
+        digits=lambda t: digits(a.seeds, t),
+        drawn=lambda t: drawn(a.seeds, t, a.n),
+        mnist=lambda t: digits(min(a.seeds, 2), t, data/'mnist'))
     for name,job in jobs.items():
         if a.only not in (None, name) or (name in ('bears', 'mnist') and not (data/name).is_dir()): continue
         with tempfile.TemporaryDirectory() as t: job(Path(t))

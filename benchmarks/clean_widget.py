@@ -11,9 +11,9 @@ from pathlib import Path
 
 os.environ |= {'BEARCLASS_OFFLINE':'1', 'BEARCLASS_PROGRESS':'0'}
 
-import comm, ipywidgets, numpy as np, pandas as pd
+import comm, numpy as np, pandas as pd
 from PIL import Image
-from bearclass.learn.clean import ImageCleaner
+from bearclass.clean.widget import ImageCleaner
 
 sent = []
 
@@ -34,7 +34,9 @@ def draw(root, n, seed=0):
         label = 'black grizzly teddy'.split()[i%3]
         f = root/label/f'{i:05d}.jpg'
         f.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(rng.integers(0, 255, (15, 20, 3), dtype=np.uint8)).resize((400, 300), Image.BICUBIC).save(f, quality=85)
+        Image.fromarray(rng.integers(0, 255, (15, 20, 3), dtype=np.uint8)).resize(
+            (400, 300),
+            Image.BICUBIC).save(f, quality=85)
         p = rng.uniform(.01, .99)
         rows.append(dict(path=f, split='valid' if rng.random()<.2 else 'train', given_label=label, predicted_label=label if p>.5 else 'teddy', p_given=p, p_predicted=max(p, 1-p), loss=-np.log(p),
                          label_quality=p, kind='' if p>.1 else 'likely mislabelled'))
@@ -50,7 +52,8 @@ def timed(f):
 
 def report(what, got):
     s = [g[0] for g in got]
-    print(f'{what:<42} {st.median(s)*1000:8.0f} ms (worst {max(s)*1000:.0f}, n = {len(s)})   {st.median(g[1] for g in got):4.0f} messages  {st.median(g[2] for g in got)/1000:8.1f} kB')
+    print(
+        f'{what:<42} {st.median(s)*1000:8.0f} ms (worst {max(s)*1000:.0f}, n = {len(s)})   {st.median(g[1] for g in got):4.0f} messages  {st.median(g[2] for g in got)/1000:8.1f} kB')
 
 
 def main():
@@ -61,7 +64,8 @@ def main():
         os.environ['BEARCLASS_CACHE'] = f'{d}/cache'
         root = Path(d)/'bears'
         df = draw(root, n)
-        print(f'{n:,} pictures, {len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()} cores')
+        print(
+            f'{n:,} pictures, {len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()} cores')
         report('a new cleaner, nothing fingerprinted yet', [timed(lambda: ImageCleaner(df, root))])
         c = ImageCleaner(df, root)
         df = c.issues
@@ -69,7 +73,7 @@ def main():
         time.sleep(1)   # the next page is made ahead
         def again(): ImageCleaner(df, root).widget
         report('a new cleaner and its first page again', [timed(again) for _ in range(3)])
-        v = c._view
+        v = c.view
         def turn():
             v.next.click()
             return

@@ -2,7 +2,7 @@
 
     python benchmarks/foundation.py train predict demo page      # or some of them
 
-`train` and `predict` want real photos and weights in BEARCLASS_TEST_DATA (`bears/`, `weights/`).
+`train` and `predict` want real photos in BEARCLASS_TEST_DATA (`bears/`).
 Each prints its figures as Markdown; `RESULTS.md` keeps them with the machine they were taken on.
 Whole processes are timed from outside; peak memory is the operating system's figure for the process.
 """
@@ -12,7 +12,7 @@ from pathlib import Path
 top = Path(__file__).resolve().parent.parent
 data = Path(os.environ.get('BEARCLASS_TEST_DATA') or top.parent/'shared/data')
 door = Path(sys.executable).with_name('bearclass')
-quiet = {**os.environ, 'BEARCLASS_OFFLINE':'1', 'BEARCLASS_PROGRESS':'0', 'BEARCLASS_WEIGHTS':str(data/'weights')}
+quiet = {**os.environ, 'BEARCLASS_OFFLINE':'1', 'BEARCLASS_PROGRESS':'0'}
 
 
 def measured(words, cwd=None, env=quiet):
@@ -32,12 +32,14 @@ def middle(xs): return f'{st.median(xs):.2f} ({min(xs):.2f} to {max(xs):.2f}, n 
 
 
 def bench_train(tmp):
-    "Photos of bears, MobileNetV2 weights, CPU: the command line's own training."
-    seconds,mb,text = measured([door, 'train', data/'bears', '--arch', 'mobilenet_v2', '--out', tmp/'bears'])
-    print(f'### train\n\n413 photos, MobileNetV2 weights, `bearclass train`: {seconds:.0f} s, peak {mb:.0f} MB (n = 1).')
+    "Photos of bears, the net in the box, CPU: the command line's own training."
+    seconds,mb,text = measured([door, 'train', data/'bears', '--out', tmp/'bears'])
+    print(
+        f'### train\n\n413 photos, the net in the box, `bearclass train`: {seconds:.0f} s, peak {mb:.0f} MB (n = 1).')
     print(re.search(r'validation set: .*', text)[0])
     seconds,mb,text = measured([door, 'evaluate', tmp/'bears', data/'bears'])
-    print(f'The exported model without torch, same pictures ({seconds:.1f} s, peak {mb:.0f} MB): {re.search(r"Error rate.*", text)[0]}\n')
+    print(
+        f'The exported model without torch, same pictures ({seconds:.1f} s, peak {mb:.0f} MB): {re.search(r"Error rate.*", text)[0]}\n')
 
 
 cold_fastai = '''
@@ -54,7 +56,7 @@ print(Predictor(sys.argv[1]).predict(sys.argv[2]).label)
 make_both = '''
 import sys
 from bearclass.all import *
-learn = image_learner(from_folder(sys.argv[1]), 'mobilenet_v2')
+learn = image_learner(from_folder(sys.argv[1]))
 with learn.no_bar(): learn.fit_one_cycle(1, 2e-3)
 learn.export(Path(sys.argv[2])/'export.pkl')
 export_bundle(learn, Path(sys.argv[2])/'bundle')
@@ -65,24 +67,27 @@ def bench_predict(tmp, n=9):
     "From nothing to the first answer: a new process, the same model in both formats, taking turns."
     measured([sys.executable, '-c', make_both, data/'bears', tmp])
     photo = sorted((data/'bears/teddy').glob('*.jpg'))[0]
-    rows = {'fastai load_learner + predict':(cold_fastai, tmp/'export.pkl'), 'bearclass Predictor':(cold_ours, tmp/'bundle')}
+    rows = {
+        'fastai load_learner + predict':(cold_fastai, tmp/'export.pkl'),
+        'bearclass Predictor':(cold_ours, tmp/'bundle')}
     got = {k: [] for k in rows}
     for i in range(n+1):
         for k,(code,model) in rows.items():
             s,mb,text = measured([sys.executable, '-c', code, model, photo])
             assert text.strip().endswith('teddy'), text
             if i: got[k].append((s, mb))      # the first round warms the disk cache
-    print('### predict\n\nCold start: new process, import, load, first answer; MobileNetV2, 224 px, one photo.\n\n| | seconds | peak MB |\n| --- | --- | --- |')
+    print(
+        '### predict\n\nCold start: new process, import, load, first answer; the net in the box, 224 px, one photo.\n\n| | seconds | peak MB |\n| --- | --- | --- |')
     for k,v in got.items(): print(f'| {k} | {middle([s for s,_ in v])} | {st.median(m for _,m in v):.0f} |')
     a,b = got.values()
-    print(f'\nRatio, pair by pair: {middle([x[0]/y[0] for x,y in zip(a, b)])} times faster, {st.median(x[1]/y[1] for x,y in zip(a, b)):.1f} times less memory.\n')
+    print(
+        f'\nRatio, pair by pair: {middle([x[0]/y[0] for x,y in zip(a, b)])} times faster, {st.median(x[1]/y[1] for x,y in zip(a, b)):.1f} times less memory.\n')
 
 
 def bench_demo(tmp):
-    "`make demo SERVE=0` without the install: drawn bears, no weights."
-    env = {k: v for k,v in quiet.items() if k!='BEARCLASS_WEIGHTS'}
-    seconds,mb,text = measured([door, 'demo', '--no-serve'], cwd=tmp, env=env)
-    print(f'### demo\n\n`bearclass demo --no-serve`, offline, no weights: {seconds:.0f} s, peak {mb:.0f} MB (n = 1).')
+    "`make demo SERVE=0` without the install: drawn bears, the net in the box."
+    seconds,mb,text = measured([door, 'demo', '--no-serve'], cwd=tmp)
+    print(f'### demo\n\n`bearclass demo --no-serve`, offline: {seconds:.0f} s, peak {mb:.0f} MB (n = 1).')
     print(re.search(r'validation set: .*', text)[0]+'\n')
 
 
@@ -95,8 +100,13 @@ def free_port():
 def bench_page(tmp, n=7):
     "From opening the page to the upload button, in Chromium; the first visit after the start is left out."
     from playwright.sync_api import sync_playwright
-    port,chromium = free_port(),os.environ.get('BEARCLASS_CHROMIUM') or shutil.which('chromium') or shutil.which('google-chrome')
-    app = subprocess.Popen([door, 'app', top/'nbs/app/bundle', '--port', str(port)], env=quiet, stdout=subprocess.PIPE, text=True)
+    port,chromium = free_port(),os.environ.get(
+        'BEARCLASS_CHROMIUM') or shutil.which('chromium') or shutil.which('google-chrome')
+    app = subprocess.Popen(
+        [door, 'app', top/'nbs/app/bundle', '--port', str(port)],
+        env=quiet,
+        stdout=subprocess.PIPE,
+        text=True)
     flags = '--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking --disable-component-update --disable-sync'.split()
     try:
         while True:
@@ -127,7 +137,9 @@ def kernel_mb(pid):
 
 
 def machine():
-    cpu = next((l.split(':')[1].strip() for l in Path('/proc/cpuinfo').read_text().splitlines() if l.startswith('model name')), '') if Path('/proc/cpuinfo').exists() else platform.processor()
+    cpu = next(
+        (l.split(':')[1].strip() for l in Path('/proc/cpuinfo').read_text().splitlines() if l.startswith('model name')),
+        '') if Path('/proc/cpuinfo').exists() else platform.processor()
     return f'{time.strftime("%Y-%m-%d")}, {cpu or platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, load {os.getloadavg()[0]:.1f}'
 
 

@@ -15,7 +15,7 @@ network (127.0.0.2 and on), as the results of a search lie on many hosts: with o
 and nothing else. Every run is a process of its own, the sides take turns, and the time is that of the call alone, with the HTTP client imported before it on both sides; processor time and peak
 memory are those of the whole process, imports included, by the operating system's count. Prints Markdown.
 """
-import argparse, hashlib, io, json, os, platform, statistics as st, subprocess, sys, tempfile, time
+import argparse, hashlib, json, os, platform, statistics as st, subprocess, sys, tempfile, time
 from pathlib import Path
 
 top = Path(__file__).resolve().parent.parent
@@ -73,13 +73,19 @@ def lists(kind, port):
 
 def one(kind, code, arg, wanted_of=lists):
     "A fresh server, a fresh process, a fresh folder: what it took, and what lies there."
-    server = subprocess.Popen([sys.executable, __file__, 'serve', kind], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    server = subprocess.Popen(
+        [sys.executable, __file__, 'serve', kind],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True)
     try:
         urls,wanted = lists(kind, int(server.stdout.readline()))
         with tempfile.TemporaryDirectory() as d, tempfile.TemporaryFile('w+') as asked, tempfile.TemporaryFile('w+') as out:
             json.dump(urls, asked)
             asked.seek(0)
-            p = subprocess.Popen([sys.executable, '-c', code, f'{d}/pictures', str(4 if code is ours and kind=='hostile' else arg)], stdin=asked, stdout=out, env=env, cwd=top)
+            p = subprocess.Popen(
+                [sys.executable, '-c', code, f'{d}/pictures', str(4 if code is ours and kind=='hostile' else arg)],
+                stdin=asked, stdout=out, env=env, cwd=top)
             _,status,use = os.wait4(p.pid, 0)
             assert not status, status
             out.seek(0)
@@ -90,7 +96,9 @@ def one(kind, code, arg, wanted_of=lists):
         server.stdin.close()
         server.wait(10)
     have = wanted & set(found)
-    return {**got, 'mb':use.ru_maxrss/(1024 if sys.platform!='darwin' else 2**20), 'all_cpu':use.ru_utime+use.ru_stime, 'wanted':len(have), 'unwanted':len(found)-len(have)}
+    return {
+        **got, 'mb':use.ru_maxrss/(1024 if sys.platform!='darwin' else 2**20), 'all_cpu':use.ru_utime+use.ru_stime,
+        'wanted':len(have), 'unwanted':len(found)-len(have)}
 
 
 def middle(xs, digits=2): return f'{st.median(xs):.{digits}f} ({min(xs):.{digits}f} to {max(xs):.{digits}f}, n = {len(xs)})'
@@ -100,12 +108,14 @@ def bench(kind, rounds):
     got = {k: [] for k in sides}
     for i in range(rounds):
         for k in list(sides)[::1 if i%2 else -1]: got[k].append(one(kind, *sides[k]))
-    print(f'### {kind}\n\n| | seconds | CPU s, call / whole process | peak MB | wanted | unwanted |\n| --- | --- | --- | --- | --- | --- |')
+    print(
+        f'### {kind}\n\n| | seconds | CPU s, call / whole process | peak MB | wanted | unwanted |\n| --- | --- | --- | --- | --- | --- |')
     for k,v in got.items():
         print(f'| {k} | {middle([r["seconds"] for r in v])} | {st.median(r["cpu"] for r in v):.1f} / {st.median(r["all_cpu"] for r in v):.1f} | {st.median(r["mb"] for r in v):.0f} '
               f'| {min(r["wanted"] for r in v)} | {max(r["unwanted"] for r in v)} |')
     a,b,o = ([r['seconds'] for r in v] for v in got.values())
-    print(f'\nTimes faster, pair by pair: than the default {middle([x/z for x,z in zip(a, o)], 1)}, than 32 workers {middle([y/z for y,z in zip(b, o)], 1)}.')
+    print(
+        f'\nTimes faster, pair by pair: than the default {middle([x/z for x,z in zip(a, o)], 1)}, than 32 workers {middle([y/z for y,z in zip(b, o)], 1)}.')
     print(f"Our report: {got['bearclass'][-1]['said']}\n")
 
 
@@ -133,8 +143,8 @@ def bench_small(rounds, n=8):
     import numpy as np
     from PIL import Image
     from fastai.vision.utils import resize_image
-    from bearclass.gather.download import judge
-    from bearclass.gather.drawing import draw_bear
+    from bearclass.gather.judge import judge_picture
+    from bearclass.samples.drawing import draw_bear
     with tempfile.TemporaryDirectory() as d:
         files = [Path(d, f'{i}.jpg') for i in range(n)]
         for i,f in enumerate(files):
@@ -142,7 +152,7 @@ def bench_small(rounds, n=8):
             a = np.asarray(draw_bear('teddy', i, 1000).resize((4000, 3000), Image.BICUBIC), np.float32)+noise
             Image.fromarray(a.clip(0, 255).astype(np.uint8)).save(f, quality=92)
         jobs = {'fastai resize_image, of the file that was saved':lambda f: resize_image(f.name, Path(d)/'theirs', src=d, max_size=400),
-                'bearclass judge(max_side=400), on its way in':lambda f: judge(f.read_bytes(), max_side=400)}
+                'bearclass judge_picture(max_side=400), on its way in':lambda f: judge_picture(f.read_bytes(), max_side=400)}
         got = {k: [] for k in jobs}
         for i in range((rounds or 5)+1):
             for k,f in list(jobs.items())[::1 if i%2 else -1]:
@@ -156,7 +166,9 @@ def bench_small(rounds, n=8):
 
 
 def machine():
-    cpu = next((l.split(':')[1].strip() for l in Path('/proc/cpuinfo').read_text().splitlines() if l.startswith('model name')), '') if Path('/proc/cpuinfo').exists() else platform.processor()
+    cpu = next(
+        (l.split(':')[1].strip() for l in Path('/proc/cpuinfo').read_text().splitlines() if l.startswith('model name')),
+        '') if Path('/proc/cpuinfo').exists() else platform.processor()
     return f'{time.strftime("%Y-%m-%d")}, {cpu or platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, load {os.getloadavg()[0]:.1f}'
 
 

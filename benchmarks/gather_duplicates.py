@@ -15,7 +15,7 @@ os.environ.setdefault('BEARCLASS_PROGRESS', '0')
 import numpy as np
 from PIL import Image, ImageEnhance, ImageOps
 from bearclass.gather.duplicates import _gathered, _grey_blocks, find_duplicates, small_grey
-from bearclass.gather.verify import get_image_files
+from bearclass.dataset import get_image_files
 
 top = Path(__file__).resolve().parent.parent
 data = Path(os.environ.get('BEARCLASS_TEST_DATA') or top.parent/'shared/data')/'bears'

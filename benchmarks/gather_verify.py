@@ -14,8 +14,9 @@ warnings.simplefilter('ignore')
 import numpy as np
 from PIL import Image
 from fastai.vision.utils import verify_images as theirs
-from bearclass.gather.drawing import draw_bear
-from bearclass.gather.verify import check_images, get_image_files
+from bearclass.samples.drawing import draw_bear
+from bearclass.gather.verify import check_images
+from bearclass.dataset import get_image_files
 from bearclass.images import open_rgb
 
 top = Path(__file__).resolve().parent.parent
@@ -83,8 +84,11 @@ def progressive(f):
 
 def bench_finds(tmp, files):
     "Spoilt copies of every small photo, and the sound ones."
-    spoilt = {f'cut to {s:.0%}':cut(s) for s in (.1, .5, .9, .99)} | {'last third zeros':zero_tail, '4 KB of zeros':hole}
-    print('### What is found\n\n| | copies | fastai verify_images | bearclass: any complaint | bearclass: not ok |\n| --- | --- | --- | --- | --- |')
+    spoilt = {f'cut to {s:.0%}':cut(s) for s in (.1, .5, .9, .99)} | {
+        'last third zeros':zero_tail,
+        '4 KB of zeros':hole}
+    print(
+        '### What is found\n\n| | copies | fastai verify_images | bearclass: any complaint | bearclass: not ok |\n| --- | --- | --- | --- | --- |')
     rows = [(name, spoil, [f.read_bytes() for f in files]) for name,spoil in spoilt.items()]
     rows.append(('4 KB of zeros, progressive', hole, [progressive(f) for f in files[::3]]))
     rows.append(('sound', lambda d, rng: d, [f.read_bytes() for f in files]))
@@ -97,12 +101,15 @@ def bench_finds(tmp, files):
         made = list(get_image_files(d))
         df = check_images(made)
         share = lambda n: f'{n} ({n/len(made):.1%})'
-        print(f"| {name} | {len(made)} | {share(len(theirs(made)))} | {share(int(df.severity.isin(['fault', 'suspicious']).sum()))} | {share(int((~df.ok).sum()))} |")
+        print(
+            f"| {name} | {len(made)} | {share(len(theirs(made)))} | {share(int(df.severity.isin(['fault', 'suspicious']).sum()))} | {share(int((~df.ok).sum()))} |")
     print()
 
 
 def machine():
-    cpu = next((l.split(':')[1].strip() for l in Path('/proc/cpuinfo').read_text().splitlines() if l.startswith('model name')), '') if Path('/proc/cpuinfo').exists() else platform.processor()
+    cpu = next(
+        (l.split(':')[1].strip() for l in Path('/proc/cpuinfo').read_text().splitlines() if l.startswith('model name')),
+        '') if Path('/proc/cpuinfo').exists() else platform.processor()
     return f'{time.strftime("%Y-%m-%d")}, {cpu or platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, load {os.getloadavg()[0]:.1f}'
 
 
@@ -115,7 +122,13 @@ if __name__=='__main__':
         tmp = Path(d)
         small,kind = small_photos(tmp/'small')
         print(f'## {machine()}\n')
-        bench_time(f'{len(small)} photos of at most 640 pixels ({kind}), {sum(f.stat().st_size for f in small)/len(small)/1e3:.0f} kB each', small, args.rounds)
+        bench_time(
+            f'{len(small)} photos of at most 640 pixels ({kind}), {sum(f.stat().st_size for f in small)/len(small)/1e3:.0f} kB each',
+            small,
+            args.rounds)
         large = large_photos(tmp/'large', small, args.photos)
-        bench_time(f'{len(large)} photos of 12 megapixels, {sum(f.stat().st_size for f in large)/len(large)/1e6:.1f} MB each', large, args.rounds)
+        bench_time(
+            f'{len(large)} photos of 12 megapixels, {sum(f.stat().st_size for f in large)/len(large)/1e6:.1f} MB each',
+            large,
+            args.rounds)
         bench_finds(tmp, small)

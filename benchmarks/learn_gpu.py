@@ -22,7 +22,10 @@ from fastai.vision.all import (Callback, CategoryBlock, DataBlock, ImageBlock, P
                                get_image_files, parent_label, vision_learner)
 from bearclass.images import open_rgb
 from bearclass.learn.blocks import from_folder
-from bearclass.learn.train import DevicePlan, build_model, find_arch, image_learner, plan_device, this_machine
+from bearclass.learn.devices import DevicePlan, plan_device, this_machine
+from bearclass.learn.models import build_model
+from bearclass.learn.train import image_learner
+from bearclass.learn.weights import find_arch
 
 gpu = torch.cuda.is_available()
 
@@ -37,13 +40,17 @@ def make_photos(root, n, w=500, h=375):
     def one():
         soft = Image.fromarray(rng.integers(0, 255, (24, 32, 3), dtype=np.uint8)).resize((w, h), Image.BICUBIC)
         buf = io.BytesIO()
-        Image.fromarray((np.asarray(soft, float)+rng.normal(0, 6, (h, w, 3))).clip(0, 255).astype(np.uint8)).save(buf, 'JPEG', quality=88)
+        Image.fromarray((np.asarray(soft, float)+rng.normal(0, 6, (h, w, 3))).clip(0, 255).astype(np.uint8)).save(
+            buf,
+            'JPEG',
+            quality=88)
         return buf.getvalue()
     photos = [one() for _ in range(min(n, 64))]
     for i in range(n):
         folder = root/'ab'[i%2]
         folder.mkdir(parents=True, exist_ok=True)
-        (folder/f'{i:05}.jpg').write_bytes(photos[i%len(photos)] + i.to_bytes(4, 'big'))   # bytes after the end: files differ, pictures need not
+        # bytes after the end: files differ, pictures need not
+        (folder/f'{i:05}.jpg').write_bytes(photos[i%len(photos)] + i.to_bytes(4, 'big'))
     return root
 
 
@@ -82,13 +89,18 @@ def two_learners(root, arch, size, bs):
     "{name: learner}: plain fastai with its defaults, and ours, which sees pictures the same way."
     block = DataBlock((ImageBlock, CategoryBlock), get_items=get_image_files, get_y=parent_label, splitter=RandomSplitter(.1, seed=42),
                       item_tfms=RandomResizedCrop(size, min_scale=.5), batch_tfms=aug_transforms())
-    plain = vision_learner(block.dataloaders(root, bs=bs), getattr(torchvision.models, arch), pretrained=False, metrics=error_rate)
+    plain = vision_learner(
+        block.dataloaders(root, bs=bs),
+        getattr(torchvision.models, arch),
+        pretrained=False,
+        metrics=error_rate)
     ours = image_learner(from_folder(root, size=size, bs=bs, valid_pct=.1), arch, weights=False, verbose=False)
     return {'plain fastai': plain, 'image_learner': ours}
 
 
 def bench_train(root, sizes, epochs):
-    print('### images a second, training\n\n| network | bs | | images/s | GPU busy | peak GPU memory, GB |\n| --- | --- | --- | --- | --- | --- |')
+    print(
+        '### images a second, training\n\n| network | bs | | images/s | GPU busy | peak GPU memory, GB |\n| --- | --- | --- | --- | --- | --- |')
     ratios = []
     for arch,size,bs in sizes:
         learners = two_learners(root, arch, size, bs)
@@ -119,11 +131,13 @@ def step_rate(arch, size, bs, plan, steps):
     device = torch.device(plan.device)
     model = build_model(find_arch(arch), 2, size=size).to(device).train()
     if plan.channels_last: model = model.to(memory_format=torch.channels_last)
-    opt,x,y = torch.optim.SGD(model.parameters(), 1e-3),torch.randn(bs, 3, size, size, device=device),torch.zeros(bs, dtype=torch.long, device=device)
+    opt,x,y = torch.optim.SGD(model.parameters(), 1e-3),torch.randn(
+        bs, 3, size, size, device=device),torch.zeros(bs, dtype=torch.long, device=device)
     dtype = dict(bf16=torch.bfloat16, fp16=torch.float16).get(plan.precision)
     if gpu: torch.cuda.reset_peak_memory_stats()
     def step():
-        with torch.autocast(plan.device, dtype=dtype, enabled=dtype is not None): loss = torch.nn.functional.cross_entropy(model(x).float(), y)
+        with torch.autocast(plan.device, dtype=dtype, enabled=dtype is not None):
+            loss = torch.nn.functional.cross_entropy(model(x).float(), y)
         loss.backward()
         opt.step()
         opt.zero_grad()
@@ -138,8 +152,10 @@ def step_rate(arch, size, bs, plan, steps):
 def bench_sweep(sizes, batch_sizes, steps):
     plan = plan_device(this_machine())
     plain = DevicePlan(plan.device, plan.name)
-    print(f'### batch sizes, computing alone\n\nForward, backward and a step of plain SGD on a batch that is on the device; 32 bits against {plan.precision}{", channels-last"*plan.channels_last}.\n')
-    print('| network | bs | images/s, 32 bits | GB | images/s, planned | GB | ratio |\n| --- | --- | --- | --- | --- | --- | --- |')
+    print(
+        f'### batch sizes, computing alone\n\nForward, backward and a step of plain SGD on a batch that is on the device; 32 bits against {plan.precision}{", channels-last"*plan.channels_last}.\n')
+    print(
+        '| network | bs | images/s, 32 bits | GB | images/s, planned | GB | ratio |\n| --- | --- | --- | --- | --- | --- | --- |')
     for arch,size,_ in sizes:
         for bs in batch_sizes:
             try: (a,ga),(b,gb) = step_rate(arch, size, bs, plain, steps),step_rate(arch, size, bs, plan, steps)
@@ -171,9 +187,15 @@ def bench_data(root, sizes, n):
     opened = [PILImage(open_rgb(f)) for f in files]
     for size in sorted({s for _,s,_ in sizes}):
         crop = RandomResizedCrop(size, min_scale=.5)
-        print(f'| cut and resize to {size}, `RandomResizedCrop` | {timed(lambda im: crop(im, split_idx=0), opened, n)} |', flush=True)
+        print(
+            f'| cut and resize to {size}, `RandomResizedCrop` | {timed(lambda im: crop(im, split_idx=0), opened, n)} |',
+            flush=True)
     for _,size,bs in sizes:
-        dls = image_learner(from_folder(root, size=size, bs=bs, valid_pct=.1), 'tiny_cnn', weights=False, verbose=False).dls
+        dls = image_learner(
+            from_folder(root, size=size, bs=bs, valid_pct=.1),
+            'tiny_cnn',
+            weights=False,
+            verbose=False).dls
         def all_batches():
             for _ in dls.train: pass
             wait()
@@ -181,7 +203,9 @@ def bench_data(root, sizes, n):
         t = time.perf_counter()
         all_batches()
         rate = len(dls.train)*bs/(time.perf_counter()-t)
-        print(f'| everything but the network, {size} px, bs {bs}, {dls.train.fake_l.num_workers} loading processes: {rate:.0f} images/s | {1000/rate:.2f} |', flush=True)
+        print(
+            f'| everything but the network, {size} px, bs {bs}, {dls.train.fake_l.num_workers} loading processes: {rate:.0f} images/s | {1000/rate:.2f} |',
+            flush=True)
     print()
 
 
@@ -191,7 +215,8 @@ if __name__=='__main__':
     parser.add_argument('--bs', type=int, default=64, help='batch size, the same for both')
     a = parser.parse_args()
     print(f'## {machine()}, torch {torch.__version__}\n')
-    print(f'{torch.cuda.get_device_name()}, driver asked through torch {torch.version.cuda}.\n' if gpu else 'There is no GPU here: these are figures of the CPU and say nothing about a card.\n')
+    print(
+        f'{torch.cuda.get_device_name()}, driver asked through torch {torch.version.cuda}.\n' if gpu else 'There is no GPU here: these are figures of the CPU and say nothing about a card.\n')
     if not gpu and not a.tiny: sys.exit('Without a GPU only `--tiny` makes sense.')
     print(plan_device(this_machine(), batches=100, batch_bytes=a.bs*3*224*224), '\n')
     sizes = [('resnet18', 64, 8)] if a.tiny else [('resnet34', 224, a.bs), ('resnet50', 320, a.bs)]

@@ -16,9 +16,10 @@ warnings.simplefilter('ignore')
 import torch
 from fastai.learner import Learner
 from fastai.metrics import error_rate
-from bearclass.gather.datasets import draw_bears
+from bearclass.samples.datasets import draw_bears
 from bearclass.learn.blocks import from_folder
-from bearclass.learn.train import DevicePlan, image_learner
+from bearclass.learn.devices import DevicePlan
+from bearclass.learn.train import image_learner
 
 
 def pair(root, arch, size, bs):
@@ -49,20 +50,30 @@ def take_turns(a, b, n):
 
 
 def bench_overhead(root, sizes, n):
-    print('### overhead\n\nProcessor seconds an epoch, training and validation.\n\n| | plain fastai | `image_learner(...).fit` | ratio, pair by pair |\n| --- | --- | --- | --- |')
+    print(
+        '### overhead\n\nProcessor seconds an epoch, training and validation.\n\n| | plain fastai | `image_learner(...).fit` | ratio, pair by pair |\n| --- | --- | --- | --- |')
     for arch,size,bs in sizes:
         plain,ours = pair(root, arch, size, bs)
         got = take_turns(plain, ours, n)
-        print(f'| {arch}, {size} px, bs {bs}, {len(ours.dls.train_ds)} pictures | {middle([a for a,_ in got])} | {middle([b for _,b in got])} | {st.median(b/a for a,b in got):.3f} ({min(b/a for a,b in got):.3f} to {max(b/a for a,b in got):.3f}) |', flush=True)
+        print(
+            f'| {arch}, {size} px, bs {bs}, {len(ours.dls.train_ds)} pictures | {middle([a for a,_ in got])} | {middle([b for _,b in got])} | {st.median(b/a for a,b in got):.3f} ({min(b/a for a,b in got):.3f} to {max(b/a for a,b in got):.3f}) |',
+            flush=True)
     print()
 
 
 def bench_channels_last(root, sizes, n):
-    print('### channels-last on the CPU\n\nProcessor seconds an epoch of `image_learner(...).fit`.\n\n| | as it is | channels-last | ratio, pair by pair |\n| --- | --- | --- | --- |')
+    print(
+        '### channels-last on the CPU\n\nProcessor seconds an epoch of `image_learner(...).fit`.\n\n| | as it is | channels-last | ratio, pair by pair |\n| --- | --- | --- | --- |')
     for arch,size,bs in sizes:
-        a,b = [image_learner(from_folder(root, size=size, bs=bs), arch, weights=False, device=DevicePlan('cpu', 'the CPU', channels_last=last), verbose=False) for last in (False, True)]
+        a,b = [
+            image_learner(
+                from_folder(root, size=size, bs=bs), arch, weights=False,
+                device=DevicePlan('cpu', 'the CPU', channels_last=last), verbose=False)
+            for last in (False, True)]
         got = take_turns(a, b, n)
-        print(f'| {arch}, {size} px, bs {bs} | {middle([x for x,_ in got])} | {middle([y for _,y in got])} | {st.median(y/x for x,y in got):.3f} |', flush=True)
+        print(
+            f'| {arch}, {size} px, bs {bs} | {middle([x for x,_ in got])} | {middle([y for _,y in got])} | {st.median(y/x for x,y in got):.3f} |',
+            flush=True)
     print()
 
 
@@ -72,5 +83,11 @@ if __name__=='__main__':
     print(f'## {machine()}, {torch.get_num_threads()} threads\n')
     with tempfile.TemporaryDirectory() as d:
         root = draw_bears(Path(d)/'bears', n_per_class=20 if tiny else 100, size=96).root
-        bench_overhead(root, [('tiny_cnn', 32, 8)] if tiny else [('tiny_cnn', 64, 16), ('resnet18', 96, 16)], 1 if tiny else 15)
-        bench_channels_last(root, [('tiny_cnn', 32, 8)] if tiny else [('resnet18', 96, 16), ('mobilenet_v2', 96, 16)], 1 if tiny else 5)
+        bench_overhead(
+            root,
+            [('tiny_cnn', 32, 8)] if tiny else [('tiny_cnn', 64, 16), ('resnet18', 96, 16)],
+            1 if tiny else 15)
+        bench_channels_last(
+            root,
+            [('tiny_cnn', 32, 8)] if tiny else [('resnet18', 96, 16), ('mobilenet_v2', 96, 16)],
+            1 if tiny else 5)

@@ -1,9 +1,9 @@
-"""Features once against training: `quick_tune` and `fine_tune(3)` on real photos, MobileNetV2 weights, the same splits.
+"""Features once against training: `quick_tune` and `fine_tune(3)` on real photos, the net in the box, the same splits.
 
     python benchmarks/learn_quick.py            # five seeds, about eight minutes on two cores
     python benchmarks/learn_quick.py --seeds 2
 
-Wants photos and weights in BEARCLASS_TEST_DATA (`bears/`, `weights/`). Both sides get the same pictures, split and size, in one
+Wants photos in BEARCLASS_TEST_DATA (`bears/`). Both sides get the same pictures, split and size, in one
 process, taking turns. The clock runs from a new learner to a trained one: loading weights and counting errors are left out on both sides.
 The notes of `quick_tune` are thrown away before each run; `again` is the second call, which finds them.
 """
@@ -11,13 +11,12 @@ import argparse, os, statistics as st, tempfile, time
 from pathlib import Path
 
 data = Path(os.environ.get('BEARCLASS_TEST_DATA') or Path(__file__).resolve().parent.parent.parent/'shared/data')
-os.environ |= {'BEARCLASS_WEIGHTS':str(data/'weights'), 'BEARCLASS_OFFLINE':'1', 'BEARCLASS_PROGRESS':'0'}
+os.environ |= {'BEARCLASS_OFFLINE':'1', 'BEARCLASS_PROGRESS':'0'}
 
 from fastai.vision.all import set_seed
 from bearclass.learn.blocks import from_folder
 from bearclass.learn.features import quick_tune
 from bearclass.learn.interpret import evaluate
-from bearclass.learn.splits import StratifiedHashSplitter
 from bearclass.learn.train import image_learner
 
 
@@ -30,7 +29,7 @@ def timed(f):
 def new_learner(seed):
     set_seed(seed, reproducible=True)
     dls = from_folder(data/'bears', seed=seed, valid_pct=.3, bs=64)
-    return image_learner(dls, 'mobilenet_v2', verbose=False)
+    return image_learner(dls, verbose=False)
 
 
 def quick(seed):

@@ -14,8 +14,8 @@ warnings.simplefilter('ignore')
 import numpy as np
 from PIL import Image
 from fastai.vision.utils import resize_images
-from bearclass.gather.drawing import draw_bear
-from bearclass.gather.verify import get_image_files
+from bearclass.samples.drawing import draw_bear
+from bearclass.dataset import get_image_files
 from bearclass.images import open_rgb
 from bearclass.learn.blocks import from_folder
 from bearclass.learn.seeing import resize_folder
@@ -82,15 +82,22 @@ no_aug = dict(do_flip=False, max_rotate=0, max_warp=0, max_zoom=1., max_lighting
 def bench_epoch(root, tmp, n, rounds):
     "The training pictures once, as in training: opened, RandomResizedCrop to 224, in batches of 4; no model."
     def reader(path, aug):
-        dls = from_folder(path, size=224, bs=4, splitter=lambda files: (list(range(2, n-2)), [0, 1, n-2, n-1]), **aug)   # two of each class aside
+        # two of each class aside
+        dls = from_folder(path, size=224, bs=4, splitter=lambda files: (list(range(2, n-2)), [0, 1, n-2, n-1]), **aug)
         return lambda: seconds(lambda: [None for _ in dls.train])
-    for words,aug in {'RandomResizedCrop, no further augmentation':no_aug, 'RandomResizedCrop, and aug_transforms on the CPU':{}}.items():
-        got = taking_turns({'from the 12 MP files':reader(root, aug), 'from their small copies':reader(tmp/'ours', aug)}, rounds)
+    for words,aug in {
+        'RandomResizedCrop, no further augmentation':no_aug,
+        'RandomResizedCrop, and aug_transforms on the CPU':{}}.items():
+        got = taking_turns(
+            {'from the 12 MP files':reader(root, aug), 'from their small copies':reader(tmp/'ours', aug)},
+            rounds)
         table(got, n-4, f'An epoch of {n-4} photos without a model: 224 pixels, {words}; num_workers=0')
 
 
 def machine():
-    cpu = next((l.split(':')[1].strip() for l in Path('/proc/cpuinfo').read_text().splitlines() if l.startswith('model name')), '') if Path('/proc/cpuinfo').exists() else platform.processor()
+    cpu = next(
+        (l.split(':')[1].strip() for l in Path('/proc/cpuinfo').read_text().splitlines() if l.startswith('model name')),
+        '') if Path('/proc/cpuinfo').exists() else platform.processor()
     return f'{time.strftime("%Y-%m-%d")}, {cpu or platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, load {os.getloadavg()[0]:.1f}'
 
 

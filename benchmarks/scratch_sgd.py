@@ -21,7 +21,6 @@ from bearclass.scratch.sgd import DataLoader, init_params, linear
 
 with warnings.catch_warnings():
     warnings.simplefilter('ignore')
-    import fastai.callback.progress   # gives a Learner `no_bar`
     from fastai.data.core import DataLoaders
     from fastai.data.load import DataLoader as FastaiLoader
     from fastai.learner import Learner
@@ -54,7 +53,8 @@ def by_hand(train, valid, seed):
     dl,valid_dl = DataLoader(*train, bs, shuffle=True, seed=seed),DataLoader(*valid, bs)
     for _ in range(epochs):
         train_epoch(model, lr, [w, b], dl)
-        with torch.no_grad(): valid_loss = mnist_loss(model(valid[0]), valid[1]).item()   # the Learner measures it as well
+        # the Learner measures it as well
+        with torch.no_grad(): mnist_loss(model(valid[0]), valid[1]).item()
         accuracy = validate_epoch(model, valid_dl)
     return accuracy
 
@@ -71,7 +71,10 @@ def learner(train, valid, seed, Loader=FastaiLoader):
     torch.manual_seed(seed)
     if Loader is Slices: train,valid = torch.utils.data.TensorDataset(*train), torch.utils.data.TensorDataset(*valid)
     else: train,valid = list(zip(*train)), list(zip(*valid))           # as in the course
-    dls = DataLoaders(Loader(train, bs=bs, shuffle=True, num_workers=0), Loader(valid, bs=bs, num_workers=0), device='cpu')
+    dls = DataLoaders(
+        Loader(train, bs=bs, shuffle=True, num_workers=0),
+        Loader(valid, bs=bs, num_workers=0),
+        device='cpu')
     net,(w,b) = nn.Linear(784, 1), start()
     with torch.no_grad(): net.weight[:],net.bias[:] = w.T, b
     learn = Learner(dls, net, opt_func=SGD, loss_func=mnist_loss, metrics=batch_accuracy)
@@ -100,8 +103,12 @@ if __name__=='__main__':
     runs = measured(ways, train, valid)
     base = st.median(runs['by hand'][0])
     print(f'\n### SGD, 784 -> 1, {len(train[0]):,} rows, {epochs} epochs, batches of {bs}, one thread\n')
-    print(f'| way | s, median of {n} (min to max) | to by hand | accuracy, median (min to max) |\n| --- | --- | --- | --- |')
-    for name,(t,a) in runs.items(): print(f'| {name} | {st.median(t):.2f} ({min(t):.2f} to {max(t):.2f}) | {st.median(t)/base:.1f} x | {st.median(a):.4f} ({min(a):.4f} to {max(a):.4f}) |')
+    print(
+        f'| way | s, median of {n} (min to max) | to by hand | accuracy, median (min to max) |\n| --- | --- | --- | --- |')
+    for name,(t,a) in runs.items():
+        print(
+            f'| {name} | {st.median(t):.2f} ({min(t):.2f} to {max(t):.2f}) | {st.median(t)/base:.1f} x | {st.median(a):.4f} ({min(a):.4f} to {max(a):.4f}) |')
     ratio = min(st.median(t) for name,(t,_) in runs.items() if name!='by hand')/base
     gap = max(abs(st.median(a)-st.median(runs['by hand'][1])) for _,a in runs.values())
-    print(f'\nFastest Learner to by hand: {ratio:.1f} x (goal: 3): {"met" if ratio>=3 else "MISSED"}. Accuracies differ by {gap:.4f} at most (goal: 0.005): {"met" if gap<=.005 else "MISSED"}.')
+    print(
+        f'\nFastest Learner to by hand: {ratio:.1f} x (goal: 3): {"met" if ratio>=3 else "MISSED"}. Accuracies differ by {gap:.4f} at most (goal: 0.005): {"met" if gap<=.005 else "MISSED"}.')

@@ -8,8 +8,11 @@ from PIL import Image
 
 ROOT = Path(__file__).resolve().parent.parent
 COMMITTED = ROOT/'nbs/app/bundle'
-REAL = Path(os.environ.get('BEARCLASS_TEST_DATA') or ROOT.parent/'shared/data')   # real photos, MNIST, weights: never part of the project
-CHROMIUM_FLAGS = '--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking --disable-component-update --disable-sync'.split()
+# real photos, MNIST, weights: never part of the project
+REAL = Path(os.environ.get('BEARCLASS_TEST_DATA') or ROOT.parent/'shared/data')
+CHROMIUM_FLAGS = (
+    '--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking '
+    '--disable-component-update --disable-sync').split()
 
 
 def needs(name):
@@ -17,7 +20,8 @@ def needs(name):
     return pytest.mark.skipif(not (REAL/name).is_dir(), reason=f'no {name} in {REAL.name}: set BEARCLASS_TEST_DATA')
 
 
-if signal.getsignal(signal.SIGINT)==signal.SIG_IGN:   # a shell that starts us in the background switches Ctrl-C off, also for our children
+# a shell that starts us in the background switches Ctrl-C off, also for our children
+if signal.getsignal(signal.SIGINT)==signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
@@ -50,7 +54,9 @@ def seal(path):
     "Write the manifest of a bundle anew, as its maker would."
     sha = lambda data: hashlib.sha256(data).hexdigest()
     for name in 'MANIFEST.json', 'MANIFEST.sha256': (path/name).unlink(missing_ok=True)
-    files = {f.relative_to(path).as_posix(): dict(bytes=f.stat().st_size, sha256=sha(f.read_bytes())) for f in path.rglob('*') if f.is_file()}
+    files = {
+        f.relative_to(path).as_posix(): dict(bytes=f.stat().st_size, sha256=sha(f.read_bytes()))
+        for f in path.rglob('*') if f.is_file()}
     (path/'MANIFEST.json').write_text(json.dumps(dict(format=1, files=files)))
     (path/'MANIFEST.sha256').write_text(sha((path/'MANIFEST.json').read_bytes()))
     return path
@@ -63,9 +69,13 @@ def colour_bundle(path, vocab=('red', 'green', 'blue')):
     x = helper.make_tensor_value_info('image', TensorProto.FLOAT, ['batch', 3, 8, 8])
     y = helper.make_tensor_value_info('logits', TensorProto.FLOAT, ['batch', 3])
     nodes = [helper.make_node('GlobalAveragePool', ['image'], ['m']), helper.make_node('Flatten', ['m'], ['logits'])]
-    m = helper.make_model(helper.make_graph(nodes, 'g', [x], [y]), opset_imports=[helper.make_opsetid('', 18)], ir_version=9)
+    m = helper.make_model(
+        helper.make_graph(nodes, 'g', [x], [y]),
+        opset_imports=[helper.make_opsetid('', 18)],
+        ir_version=9)
     (path/'model.onnx').write_bytes(m.SerializeToString())
-    (path/'config.json').write_text(json.dumps(dict(vocab=list(vocab), size=8, method='crop', zoom=1., mean=[0.]*3, std=[1.]*3, temperature=.25)))
+    (path/'config.json').write_text(
+        json.dumps(dict(vocab=list(vocab), size=8, method='crop', zoom=1., mean=[0.]*3, std=[1.]*3, temperature=.25)))
     (path/'golden').mkdir()
     Image.new('RGB', (8, 8), 'red').save(path/'golden/0.png')
     e = np.exp(np.array([1, 0, 0])/.25)
@@ -91,7 +101,7 @@ def free_port():
         return s.getsockname()[1]
 
 
-def wait_for_port(port, proc, seconds=60):
+def wait_for_port(port, proc, seconds=300):
     end = time.monotonic()+seconds
     while time.monotonic()<end:
         assert proc.poll() is None, f'the server ended with status {proc.returncode}'
@@ -114,13 +124,15 @@ def end(proc, sig=signal.SIGINT, seconds=25):
 
 @pytest.fixture
 def new_children():
-    "A function that gives the processes started since the test began and still there; browsers of other tests do not count."
+    "A function that gives the processes started since the test began and still there; other tests' do not count."
     import psutil
     here = psutil.Process()
     before = set(here.children(recursive=True))
     def left(seconds=10):
         end = time.monotonic()+seconds
-        while (now := [p for p in here.children(recursive=True) if p not in before and works(p)]) and time.monotonic()<end: time.sleep(.1)
+        while (
+            now := [p for p in here.children(recursive=True) if p not in before and works(p)]) and time.monotonic()<end:
+            time.sleep(.1)
         return now
     def works(p):
         try: return 'resource_tracker' not in ' '.join(p.cmdline())
@@ -145,6 +157,14 @@ def serving(bundle, python=sys.executable, cwd=None, env=None, **kw):
     args = ''.join(f', {k}={v!r}' for k,v in kw.items())
     code = f'from bearclass.ship.app import serve_app\nserve_app({str(bundle)!r}, port={port}{args})'
     with started([python, '-c', code], port, cwd=cwd, env=env) as proc: yield f'http://127.0.0.1:{port}/', proc
+
+
+def write_notebook(path, *cells):
+    "A notebook of some code cells."
+    import nbformat
+    kernel = dict(name='python3', display_name='python3', language='python')
+    nb = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(c) for c in cells], metadata=dict(kernelspec=kernel))
+    nbformat.write(nb, path)
 
 
 @pytest.fixture(scope='session')
@@ -176,6 +196,7 @@ def browser(chromium_path):
 def browser_page(browser):
     "An empty page, 1280 x 1000."
     context = browser.new_context(viewport=dict(width=1280, height=1000))
+    context.set_default_timeout(300_000)   # however busy the machine is
     yield context.new_page()
     context.close()
 

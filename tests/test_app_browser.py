@@ -5,12 +5,14 @@ import psutil
 import pytest
 from PIL import Image
 from conftest import ROOT, free_port, here_env, serving, started
-from bearclass.gather.drawing import draw_bear
+from bearclass.samples.drawing import draw_bear
 from bearclass.ship import app as A
+from bearclass.ship.answer import MAX_UPLOAD, title_for, verdict
 from bearclass.ship.predictor import Predictor
 
 pytestmark = pytest.mark.browser
 UPLOAD = '.bearclass .widget-upload'
+LONGEST = "(i => Math.max(i.naturalWidth, i.naturalHeight))(document.querySelector('.bearclass img'))"
 
 
 @pytest.fixture(scope='session')
@@ -22,42 +24,42 @@ def photo(tmp_path_factory):
 
 
 def visit(page, url):
-    "Open the page, and say how long it took to be ready."
-    t = time.perf_counter()
+    "Open the page and wait for its button, however busy the machine is."
+    page.set_default_timeout(300_000)
     page.goto(url, wait_until='commit')
-    page.wait_for_selector(UPLOAD, timeout=60_000)
-    print(f'\npage open to ready: {time.perf_counter()-t:.2f} s')
+    page.wait_for_selector(UPLOAD)
 
 def upload(page, path):
     "Choose a file as a visitor does."
     with page.expect_file_chooser() as chooser: page.click(UPLOAD)
     chooser.value.set_files(path)
 
-def label(page): return page.inner_text('.bc-label', timeout=30_000)
-def message(page): return page.inner_text('.bc-message', timeout=30_000)
+def label(page): return page.inner_text('.bc-label')
+def message(page): return page.inner_text('.bc-message')
 def shown(page, selector): return page.locator(selector).count()
 
 def expected(bundle, path):
     "What the page must say."
-    return A.verdict(Predictor(bundle).predict(path))[1]
+    return verdict(Predictor(bundle).predict(path))[1]
 
 
 def test_a_visit(app_url, small_bundle, browser_page, photo, screenshots, tmp_path):
     page = browser_page
     errors = []
-    page.on('console', lambda m: errors.append(m.text) if m.type=='error' and 'Failed to load resource' not in m.text else None)
+    is_ours = lambda m: m.type=='error' and 'Failed to load resource' not in m.text
+    page.on('console', lambda m: errors.append(m.text) if is_ours(m) else None)
     visit(page, app_url)
-    assert page.title() == A.title_for(Predictor(small_bundle).vocab)
+    assert page.title() == title_for(Predictor(small_bundle).vocab)
     page.screenshot(path=screenshots/'app_empty.png')
     upload(page, photo)
     assert label(page) == expected(small_bundle, photo)
     assert shown(page, '.bc-bar') == 3
-    assert page.evaluate("(i => Math.max(i.naturalWidth, i.naturalHeight))(document.querySelector('.bearclass img'))") == 640
+    assert page.evaluate(LONGEST) == 640
     page.screenshot(path=screenshots/'app_result.png')
 
-    page.evaluate("document.querySelector('.bc-label').textContent = 'old'")   # so that a new answer is told from the old one
+    page.evaluate("document.querySelector('.bc-label').textContent = 'old'")   # to tell a new answer from it
     upload(page, photo)
-    page.wait_for_function("document.querySelector('.bc-label') && document.querySelector('.bc-label').textContent != 'old'", timeout=30_000)
+    page.wait_for_function("(document.querySelector('.bc-label')?.textContent ?? 'old') != 'old'")
     assert label(page) == expected(small_bundle, photo)
 
     note = tmp_path/'note.jpg'
@@ -73,12 +75,13 @@ def test_a_visit(app_url, small_bundle, browser_page, photo, screenshots, tmp_pa
 def test_large_files(app_url, small_bundle, browser_page, tmp_path):
     "Above the 10 MiB that a server takes unasked, and above our own limit."
     page,big,huge = browser_page, tmp_path/'big.png', tmp_path/'huge.jpg'
-    Image.fromarray(np.random.default_rng(0).integers(0, 255, (2000, 2000, 3), dtype=np.uint8)).save(big, compress_level=0)
+    noise = np.random.default_rng(0).integers(0, 255, (2000, 2000, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(big, compress_level=0)
     assert big.stat().st_size > 12_000_000
     visit(page, app_url)
     upload(page, big)
     assert label(page) == expected(small_bundle, big)
-    huge.write_bytes(bytes(A.MAX_UPLOAD+1_000_000))
+    huge.write_bytes(bytes(MAX_UPLOAD+1_000_000))
     upload(page, huge)
     assert '“huge.jpg” has 26 MB, and the limit is 25 MB' in message(page) and shown(page, '.bc-label') == 0
 
@@ -89,13 +92,14 @@ def test_on_a_phone(app_url, browser, photo, screenshots):
     upload(page, photo)
     label(page)
     page.screenshot(path=screenshots/'app_phone.png')
-    wide,high = page.evaluate("[document.documentElement.scrollWidth, document.querySelector('.widget-upload').offsetHeight]")
+    wide = page.evaluate('document.documentElement.scrollWidth')
+    high = page.evaluate("document.querySelector('.widget-upload').offsetHeight")
     context.close()
     assert wide <= 360 and high >= 44
 
 def status(url):
     try:
-        with urllib.request.urlopen(url, timeout=60) as r: return r.status
+        with urllib.request.urlopen(url, timeout=300) as r: return r.status
     except urllib.error.HTTPError as e: return e.code
 
 def test_nothing_but_the_page_is_given_out(app_url, small_bundle):
@@ -104,7 +108,8 @@ def test_nothing_but_the_page_is_given_out(app_url, small_bundle):
     for name in names:
         for place in 'voila/files/', '', 'voila/render/', 'static/', 'voila/static/../../', 'voila/files/%2e%2e/app/':
             assert status(app_url+place+name) in (403, 404), place+name
-    for path in 'api/contents', 'api/kernels', 'api/sessions', 'voila/tree', 'voila/api/contents', 'files/', 'tree', 'voila/files/../voila.json':
+    for path in ('api/contents', 'api/kernels', 'api/sessions', 'voila/tree', 'voila/api/contents', 'files/', 'tree',
+                 'voila/files/../voila.json'):
         assert status(app_url+path) in (403, 404), path
 
 def test_token_in_the_address(small_bundle, browser_page, photo):
@@ -119,29 +124,32 @@ def is_kernel(p):
 
 def kernels(proc): return [p for p in psutil.Process(proc.pid).children(recursive=True) if is_kernel(p)]
 
-def wait_for_kernels(proc, n, seconds=30):
-    end = time.monotonic()+seconds
-    while len(kernels(proc))!=n and time.monotonic()<end: time.sleep(.2)
-    return len(kernels(proc))
+def wait_for_kernels(proc, n):
+    "Return when there are `n`; the bound is for a server that hangs."
+    end = time.monotonic()+300
+    while len(kernels(proc))!=n:
+        assert time.monotonic()<end, f'{len(kernels(proc))} kernels, not {n}'
+        time.sleep(.2)
 
 def test_kernels_end_after_the_visit(small_bundle, browser, photo, tmp_path):
-    "The folder's settings, with the five minutes of patience cut to two seconds. One kernel waits for the next visitor."
+    "The folder's settings, with the five minutes of patience cut short. One kernel waits for the next visitor."
+    patience = 15   # seconds: room for a slow browser between the kernel's answer and its own connection
     port = free_port()
     folder = A.write_app_folder(small_bundle, tmp_path/'site')
     config = json.loads((folder/'voila.json').read_text())
-    soon = dict(cull_idle_timeout=2, cull_interval=1)
+    soon = dict(cull_idle_timeout=patience, cull_interval=1)
     config['MappingKernelManager'] = {k: soon[k] for k in config['MappingKernelManager']}
     (folder/'voila.json').write_text(json.dumps(config))
     with started(A.voila_command(port), port, cwd=folder, env=here_env()) as proc:
         context = browser.new_context()
         page = context.new_page()
         visit(page, f'http://127.0.0.1:{port}/')
-        assert wait_for_kernels(proc, 2) == 2
-        time.sleep(5)
+        wait_for_kernels(proc, 2)
+        time.sleep(patience+3)
         upload(page, photo)   # a page that is looked at keeps its kernel
         assert label(page) == expected(small_bundle, photo)
         context.close()
-        assert wait_for_kernels(proc, 1) == 1
+        wait_for_kernels(proc, 1)
 
 def test_refused_bundle(small_bundle, browser_page, screenshots, tmp_path):
     port = free_port()
@@ -161,7 +169,9 @@ def outside(**kw):
     drop = 'PYTHONPATH', 'VIRTUAL_ENV', 'PYTHONHOME', 'BEARCLASS_BUNDLE', 'JUPYTER_CONFIG_DIR', 'JUPYTER_PATH'
     return {**{k:v for k,v in os.environ.items() if k not in drop}, **kw}
 
-def run(cmd, **kw): return subprocess.run([str(c) for c in cmd], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **kw)
+def run(cmd, **kw):
+    said = dict(stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    return subprocess.run([str(c) for c in cmd], **said, **kw)
 
 @pytest.fixture(scope='module')
 def binder(tmp_path_factory, small_bundle):
@@ -173,9 +183,11 @@ def binder(tmp_path_factory, small_bundle):
     for name in 'bearclass', 'binder', 'nbs/app': shutil.copytree(ROOT/name, repo/name, ignore=skip)
     for name in 'setup.py', 'settings.ini', 'pyproject.toml', 'README.md', 'LICENSE': shutil.copy(ROOT/name, repo/name)
     if not (repo/'nbs/app/bundle').exists(): shutil.copytree(small_bundle, repo/'nbs/app/bundle')
-    env = outside(PATH=f"{venv/'bin'}{os.pathsep}{os.environ['PATH']}", HOME=str(top), PIP_DISABLE_PIP_VERSION_CHECK='1')
+    path = f"{venv/'bin'}{os.pathsep}{os.environ['PATH']}"
+    env = outside(PATH=path, HOME=str(top), PIP_DISABLE_PIP_VERSION_CHECK='1')
     assert run([sys.executable, '-m', 'venv', venv], env=env).returncode==0
-    got = run([venv/'bin/python', '-m', 'pip', 'install', '--retries=1', '--timeout=20', '-r', repo/'binder/requirements.txt'], env=env)
+    pip = [venv/'bin/python', '-m', 'pip', 'install', '--retries=1', '--timeout=20']
+    got = run([*pip, '-r', repo/'binder/requirements.txt'], env=env)
     if got.returncode and 'from versions: none' in got.stdout: pytest.skip('pip can download nothing here')
     assert got.returncode==0, got.stdout[-2000:]
     got = run(['bash', 'binder/postBuild'], cwd=repo, env=env)
@@ -186,10 +198,12 @@ def binder(tmp_path_factory, small_bundle):
 @pytest.mark.slow
 def test_binder(binder, browser_page, photo, screenshots):
     repo,venv,env = binder
-    heavy = "import importlib.util as u; print([m for m in 'torch torchvision fastai pandas matplotlib onnx'.split() if u.find_spec(m)])"
+    heavy = ("import importlib.util as u; "
+             "print([m for m in 'torch torchvision fastai fastcore pandas matplotlib onnx'.split() if u.find_spec(m)])")
     assert run([venv/'bin/python', '-c', heavy], cwd=repo, env=env).stdout.strip() == '[]'
     port = free_port()
-    cmd = [venv/'bin/python', '-m', 'jupyter_server', '--no-browser', '--allow-root', '--ip=127.0.0.1', f'--port={port}', '--IdentityProvider.token=binder']
+    cmd = [venv/'bin/python', '-m', 'jupyter_server', '--no-browser', '--allow-root', '--ip=127.0.0.1',
+           f'--port={port}', '--IdentityProvider.token=binder']
     link = A.binder_url('someone', 'bearclass').split('urlpath=')[1]
     with started(cmd, port, cwd=repo, env=env):
         visit(browser_page, f'http://127.0.0.1:{port}/{link}?token=binder')
@@ -204,4 +218,5 @@ def test_binder(binder, browser_page, photo, screenshots):
 def test_serve_from_an_installed_package(binder, tmp_path):
     "Far from any checkout, with the light packages only."
     repo,venv,env = binder
-    with serving(repo/'nbs/app/bundle', python=venv/'bin/python', cwd=tmp_path, env=env) as (url,_): assert status(url) == 200
+    with serving(repo/'nbs/app/bundle', python=venv/'bin/python', cwd=tmp_path, env=env) as (url,_):
+        assert status(url) == 200

@@ -1,14 +1,14 @@
-"label_issues where a notebook would be too slow or has no data: real photos with flipped labels, odd names, seeds, copies that vouch for each other."
+"label_issues where a notebook is too slow or lacks data: real photos, flipped labels, odd names, seeds, copies."
 import numpy as np
 import pytest
-from pathlib import Path
-from PIL import Image
 from hypothesis import given, settings, strategies as st
 from conftest import REAL, needs
-from bearclass.gather.datasets import draw_bears
-from bearclass.learn.blocks import from_folder, from_lists
-from bearclass.learn.issues import (ISSUE_KINDS, adjusted_probs, confident_joint, confident_labels, confident_thresholds, deal_folds, issue_kinds,
-                                    far_out, label_issues, normalized_margin, out_of_fold_probs, outlier_score, recall_curve, self_confidence)
+from bearclass.samples.datasets import draw_bears
+from bearclass.learn.blocks import from_folder
+from bearclass.clean.issues import (ISSUE_KINDS, adjusted_probs, choose_eyes, confident_joint, confident_labels,
+    confident_thresholds, deal_folds, issue_kinds, label_issues, normalized_margin, out_of_fold_probs,
+    self_confidence)
+from bearclass.learn.features import picture_features, quick_tune
 from bearclass.learn.train import image_learner
 pytestmark = pytest.mark.usefixtures('one_thread')
 
@@ -37,15 +37,19 @@ def test_scores_stay_in_their_ranges(k, n, seed):
     rng = np.random.default_rng(seed)
     p,y = rng.dirichlet(np.ones(k)*.3, n),rng.integers(0, k, n)
     a = adjusted_probs(y, p)
-    for s in self_confidence(y, p), normalized_margin(y, p), self_confidence(y, a), confident_thresholds(y, p): assert (s>=-1e-9).all() and (s<=1+1e-9).all()
+    for s in self_confidence(y, p), normalized_margin(y, p), self_confidence(y, a), confident_thresholds(y, p):
+        assert (s>=-1e-9).all() and (s<=1+1e-9).all()
     assert np.allclose(a.sum(1), 1)
     assert np.allclose(confident_joint(y, p).sum(1), np.bincount(y, minlength=k))
-    assert set(issue_kinds(y, p, np.zeros(n, bool), []))<=set(ISSUE_KINDS)
+    assert set(issue_kinds(y, p, np.zeros(n, bool), np.zeros(n, bool)))<=set(ISSUE_KINDS)
     assert ((confident_labels(y, p)>=-1)&(confident_labels(y, p)<k)).all()
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.integers(2, 6), st.lists(st.tuples(st.integers(0, 3), st.integers(0, 12)), min_size=1, max_size=60), st.integers(0, 99))
+@given(
+    st.integers(2, 6),
+    st.lists(st.tuples(st.integers(0, 3), st.integers(0, 12)), min_size=1, max_size=60),
+    st.integers(0, 99))
 def test_folds_keep_groups_together_and_share_classes(k, pics, seed):
     y,g = map(np.array, zip(*pics))
     order = np.random.default_rng(seed).random(len(y))
@@ -61,51 +65,12 @@ def test_copies_with_the_same_wrong_label_do_not_vouch_for_each_other():
     new,where = flipped(y, 9, rng)
     copies = np.repeat(where, 3)
     xx = np.concatenate([x, x[copies]+rng.normal(0, .05, (len(copies), x.shape[1])).astype(np.float32)])
-    yy,group = np.concatenate([new, new[copies]]),np.concatenate([np.arange(len(x)), copies])
+    yy = np.concatenate([new, new[copies]])
+    group = np.concatenate([np.arange(len(x)), copies])
     wrong = np.concatenate([where, np.arange(len(x), len(xx))])
     order = rng.random(len(xx))
-    q = {name: self_confidence(yy, out_of_fold_probs(xx, yy, deal_folds(yy, g, order), 3))[wrong].mean() for name,g in dict(apart=np.arange(len(xx)), together=group).items()}
-    assert q['together']<q['apart']-.05
-
-
-def strangers(folder, n=4):
-    "Noise, digits' like on black, and nearly blank pictures: n of each."
-    from PIL import ImageDraw
-    rng = np.random.default_rng(0)
-    folder.mkdir()
-    for i in range(n):
-        digit = Image.new('RGB', (160, 160))
-        ImageDraw.Draw(digit).text((45, 10), str(i), fill='white', font_size=130)
-        digit.save(folder/f'digit{i}.png')
-        Image.fromarray(rng.integers(0, 256, (160, 160, 3)).astype(np.uint8)).save(folder/f'noise{i}.png')
-        Image.fromarray(rng.normal(60+40*i, 3, (160, 160, 3)).clip(0, 255).astype(np.uint8)).save(folder/f'blank{i}.png')
-    return sorted(folder.iterdir())
-
-
-def check_strangers(feats, n_clean, least=.9, false=.04):
-    out = far_out(outlier_score(feats))
-    assert out[n_clean:].mean()>=least, out[n_clean:]
-    assert out[:n_clean].mean()<=false, out[:n_clean].mean()
-
-
-def test_strangers_among_drawn_bears(tmp_path):
-    from bearclass.learn.features import picture_features
-    from bearclass.learn.issues import _patches
-    root = draw_bears(tmp_path/'bears', n_per_class=60, seed=8, size=96).root
-    body = _patches(from_folder(root, size=96, bs=16), 42)
-    files = [*body.dls.train_ds.items, *body.dls.valid_ds.items]
-    x = picture_features(body, [*files, *(f for f in strangers(tmp_path/'odd') if 'digit' not in f.name)]).x
-    check_strangers(x/np.maximum(x.std(0), 1e-6), len(files))
-
-
-@needs('bears')
-@needs('weights')
-def test_strangers_among_real_bears(tmp_path, monkeypatch):
-    monkeypatch.setenv('BEARCLASS_WEIGHTS', str(REAL/'weights'))
-    from bearclass.learn.features import picture_features
-    learn = image_learner(from_folder(REAL/'bears', bs=64), 'mobilenet_v2', verbose=False)
-    files = [*learn.dls.train_ds.items, *learn.dls.valid_ds.items]
-    check_strangers(picture_features(learn, [*files, *strangers(tmp_path/'odd')]).x, len(files))
+    def confidence(g): return self_confidence(yy, out_of_fold_probs(xx, yy, deal_folds(yy, g, order), 3))[wrong].mean()
+    assert confidence(group)<confidence(np.arange(len(xx)))-.05
 
 
 def test_drawn_bears_with_truth(tmp_path):
@@ -114,20 +79,9 @@ def test_drawn_bears_with_truth(tmp_path):
     dls = from_folder(bears.root, size=64, bs=16)
     df = label_issues(dls)
     wrong = bears.truth.query('kind=="mislabelled"').path
-    found = recall_curve(df.path, wrong)[2*len(wrong)-1]
-    assert found>=.6
+    assert np.isin(wrong, df.path[:2*len(wrong)]).mean()>=.6
     again = label_issues(dls, cache=False)
     assert list(again.path)==list(df.path) and np.allclose(again.label_quality, df.label_quality, atol=1e-5)
-
-
-def test_names_with_newlines_and_emoji(tmp_path):
-    rng = np.random.default_rng(0)
-    for c,top in ('a\nb', 80), ('🐻', 230):
-        (tmp_path/'d'/c).mkdir(parents=True)
-        for i in range(6): Image.fromarray(rng.integers(0, top, (32, 32, 3)).astype(np.uint8)).save(tmp_path/'d'/c/f'{i}\n$🐻.png')
-    files = sorted((tmp_path/'d').rglob('*.png'))
-    df = label_issues(from_lists(tmp_path/'d', files, [f.parent.name for f in files], size=32, bs=4, valid_pct=.3, seed=1))
-    assert set(df.path)=={Path(f) for f in files} and {str(f.parent.name) for f in df.path}=={'a\nb', '🐻'}
 
 
 @needs('bears')
@@ -135,7 +89,6 @@ def test_names_with_newlines_and_emoji(tmp_path):
 def test_real_bears_with_flipped_labels(monkeypatch):
     "MobileNetV2 with ImageNet's weights; the median of nine seeds."
     monkeypatch.setenv('BEARCLASS_WEIGHTS', str(REAL/'weights'))
-    from bearclass.learn.features import picture_features
     learn = image_learner(from_folder(REAL/'bears', bs=64), 'mobilenet_v2', verbose=False)
     feats = picture_features(learn)
     y = np.unique([f.parent.name for f in feats.files], return_inverse=True)[1]
@@ -143,5 +96,24 @@ def test_real_bears_with_flipped_labels(monkeypatch):
         rng = np.random.default_rng(seed)
         new,where = flipped(y, round(share*len(y)), rng)
         p = out_of_fold_probs(feats.x, new, deal_folds(new, np.arange(len(y)), rng.random(len(y))), 3)
-        return np.isin(where, np.argsort(normalized_margin(new, adjusted_probs(new, p)))[:2*len(where)]).mean()
+        doubtful = np.argsort(normalized_margin(new, adjusted_probs(new, p)))
+        return np.isin(where, doubtful[:2*len(where)]).mean()
     for share,least in (.05, .98), (.1, .95): assert np.median([found(share, s) for s in range(9)])>=least
+
+
+def test_who_was_only_evaluated_looks_with_its_own_eyes(tmp_path):
+    "The learner remembers its weights file, and a fresh body from it sees what its own does."
+    import torch
+    from bearclass.learn.interpret import evaluate
+    from bearclass.learn.train import tiny_cnn
+    file = tmp_path/'tiny_cnn.pth'
+    torch.save(tiny_cnn().state_dict(), file)
+    dls = from_folder(draw_bears(tmp_path/'bears', n_per_class=20, seed=1, size=64).root, size=48, bs=8)
+    learn = image_learner(dls, 'tiny_cnn', weights=file, verbose=False)
+    learn.weights = str(file)
+    quick_tune(learn, verbose=False)
+    evaluate(learn)
+    assert label_issues(learn, check=False).attrs['method']=='fresh'
+    assert np.array_equal(picture_features(learn).x, picture_features(choose_eyes(learn).learn).x)
+    learn.weights = None   # a file that nobody remembers
+    assert choose_eyes(learn).method=='patches'

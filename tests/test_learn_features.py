@@ -15,7 +15,7 @@ def own_cache(tmp_path, monkeypatch):
 @pytest.fixture
 def drawn(tmp_path):
     "(folder, learner) with a small body of random weights: enough to look at pictures with."
-    from bearclass.gather.datasets import draw_bears
+    from bearclass.samples.datasets import draw_bears
     from bearclass.learn.blocks import from_folder
     from bearclass.learn.train import image_learner
     root = draw_bears(tmp_path/'bears', n_per_class=40, size=96).root
@@ -102,15 +102,24 @@ def test_a_picture_that_went_bad_since(drawn, capsys):
     assert gone.name in out and torn.name in out
 
 
+def test_no_validation_picture_is_left(drawn, capsys):
+    from bearclass.learn.features import quick_tune
+    learn = drawn[1]
+    for f in learn.dls.valid_ds.items: f.unlink()
+    quick_tune(learn)
+    assert 'No validation pictures.' in capsys.readouterr().out
+
+
 def as_in_the_course(root):
     "A learner whose transforms keep what they do in themselves: each picture another crop, each batch another grid."
     from fastai.vision.all import CategoryBlock, DataBlock, ImageBlock, RandomResizedCrop, aug_transforms, parent_label
-    from bearclass.gather.verify import get_image_files
+    from bearclass.dataset import get_image_files
     from bearclass.learn.splits import StratifiedHashSplitter
     from bearclass.learn.train import image_learner
     for i,f in enumerate(sorted(root.rglob('*.jpg'))): Image.open(f).resize((60+i%7*20, 60+i%5*25)).save(f)
-    block = DataBlock(blocks=(ImageBlock, CategoryBlock), get_items=get_image_files, get_y=parent_label, splitter=StratifiedHashSplitter(),
-                      item_tfms=RandomResizedCrop(48, min_scale=.5), batch_tfms=aug_transforms())
+    block = DataBlock(blocks=(ImageBlock, CategoryBlock), get_items=get_image_files, get_y=parent_label,
+                      splitter=StratifiedHashSplitter(), item_tfms=RandomResizedCrop(48, min_scale=.5),
+                      batch_tfms=aug_transforms())
     return image_learner(block.dataloaders(root, bs=8, num_workers=0), 'tiny_cnn', weights=False, verbose=False)
 
 

@@ -1,17 +1,14 @@
-"""A training that is hurt: killed processes, real signals, mixed precision, memory, helpers that die; what the notebook cannot do to itself."""
-import gc, math, os, signal, subprocess, sys, time, weakref
+"A training that is hurt: killed processes, real signals, mixed precision, memory, helpers that die."
+import math, os, signal, subprocess, sys, time, weakref
 from functools import partial
-from pathlib import Path
 import pytest, torch
 from torch import nn
-from bearclass.core import InputError
-from bearclass.gather.datasets import draw_bears
+from bearclass.samples.datasets import draw_bears
 from bearclass.learn.blocks import from_folder
 from bearclass.learn.safety import Checkpoint, SafeLearner, TrainingError, read_checkpoint, steady_batches
 from fastai.callback.core import Callback
 from fastai.callback.fp16 import MixedPrecision
 from fastai.callback.mixup import MixUp
-from fastai.callback.schedule import LRFinder
 from fastai.callback.tracker import EarlyStoppingCallback, SaveModelCallback
 from fastai.callback.training import GradientAccumulation
 from fastai.data.core import DataLoaders
@@ -67,7 +64,8 @@ def learner(cls=SafeLearner, seed=3, net=None, tmp=None, **kwargs):
     dls = loaders()
     for dl in dls.loaders: dl.rng.seed(seed)
     kwargs = {'loss_func':CrossEntropyLossFlat(), 'opt_func':SGD, 'metrics':error_rate, **kwargs}
-    return cls(dls, net, splitter=lambda m: [list(m.body.parameters()), list(m.head.parameters())], path=tmp or '.', **kwargs)
+    groups = lambda m: [list(m.body.parameters()), list(m.head.parameters())]
+    return cls(dls, net, splitter=groups, path=tmp or '.', **kwargs)
 
 
 def train(learn, epochs=2, method='fit_one_cycle', lr=.05, **kwargs):
@@ -80,41 +78,12 @@ def weights(learn): return torch.cat([p.detach().flatten() for p in learn.model.
 
 # --- memory
 
-@pytest.mark.parametrize('cbs', [list, lambda: [MixUp()], lambda: [GradientAccumulation(16)]], ids=['plain', 'mixup', 'accumulation'])
+@pytest.mark.parametrize('cbs', [list, lambda: [MixUp()], lambda: [GradientAccumulation(16)]])
 def test_memory_that_runs_out_on_the_way_back(cbs):
     whole,pieces = train(learner(Learner, cbs=cbs())),learner(net=dict(back=2), cbs=cbs())
     train(pieces)
     assert pieces.at_once == {True: 2}
     assert (weights(whole)-weights(pieces)).abs().max() < 1e-5
-
-
-def test_two_inputs_two_outputs():
-    class Two(nn.Module):
-        def __init__(self, most):
-            super().__init__()
-            self.a,self.b,self.most = nn.Linear(4, 2),nn.Linear(3, 1),most
-        def forward(self, x, z):
-            if len(x)>self.most: out_of_memory()
-            return self.a(x), self.b(z['z'])
-    g = torch.Generator().manual_seed(1)
-    items = [(torch.randn(4, generator=g), {'z': torch.randn(3, generator=g)}, torch.randn(2, generator=g), torch.randn(1, generator=g)) for _ in range(16)]
-    res = []
-    for most in 99, 3:
-        set_seed(0)
-        dls = DataLoaders(DataLoader(items, bs=8), DataLoader(items, bs=8), device='cpu')
-        dls.n_inp = 2
-        learn = SafeLearner(dls, Two(most), loss_func=lambda p,a,b: ((p[0]-a)**2).mean()+((p[1]-b)**2).mean(), opt_func=SGD)
-        train(learn)
-        with learn.no_bar(): res.append((weights(learn), learn.get_preds(reorder=False, act=lambda o: o)[0]))
-    assert torch.allclose(res[0][0], res[1][0], atol=1e-6)
-    assert all(torch.allclose(a, b, atol=1e-6) for a,b in zip(res[0][1], res[1][1]))
-
-
-def test_predictions_inputs_and_losses_in_order():
-    a,b = learner(),learner(net=dict(most=3))
-    with a.no_bar(), b.no_bar():
-        for u,v in zip(a.get_preds(with_input=True, with_loss=True), b.get_preds(with_input=True, with_loss=True)): assert torch.allclose(u, v, atol=1e-6)
-        assert list(a.validate()) == pytest.approx(list(b.validate()), abs=1e-6)
 
 
 def test_memory_holds_one_piece_at_a_time():
@@ -140,21 +109,15 @@ def test_memory_holds_one_piece_at_a_time():
     assert peaks[1] <= peaks[0]/2, peaks
 
 
-def test_once_said_and_five_halvings(capsys):
-    learn = train(learner(net=dict(most=3)))
-    assert capsys.readouterr().out.count('Memory ran out') == 1
+def test_said_and_five_halvings(capsys):
+    train(learner(net=dict(most=3)))
+    assert capsys.readouterr().out.count('Memory ran out') == 4     # twice in training, twice in validation
     set_seed(0)
-    deep = SafeLearner(DataLoaders(*[DataLoader([(torch.zeros(3, 2, 2), torch.tensor(0))]*128, bs=128) for _ in range(2)], device='cpu'), Net(most=3), loss_func=CrossEntropyLossFlat())
+    deep = learner(net=dict(most=3))
+    zeros = [(torch.zeros(3, 2, 2), torch.tensor(0))]*128
+    deep.dls = DataLoaders(DataLoader(zeros, bs=128), DataLoader(zeros, bs=128), device='cpu')
     with pytest.raises(TrainingError, match='4 of the 128 items of a batch'): train(deep)
     assert deep.at_once[True] == 4                      # 64, 32, 16, 8, 4
-    assert learn.opt is not None and deep.dl is None
-
-
-def test_no_room_for_the_optimizer():
-    learn = learner()
-    learn.create_opt()
-    learn.opt.step = out_of_memory
-    with pytest.raises(TrainingError, match='in the optimizer'): train(learn)
 
 
 def test_export_and_load(tmp_path):
@@ -162,9 +125,11 @@ def test_export_and_load(tmp_path):
     dls = from_folder(tmp_path/'bears', size=16, bs=4)
     learn = SafeLearner(dls, nn.Sequential(nn.Flatten(), nn.Linear(768, 3)), metrics=error_rate, path=tmp_path)
     train(learn, 1)
+    for f in dls.train_ds.items[0], dls.train_ds.items[-1]: f.unlink()     # pictures that were set aside since
     learn.export()
     back = load_learner(tmp_path/'export.pkl')
-    with back.no_bar(), learn.no_bar(): assert torch.allclose(back.predict(dls.valid_ds.items[0])[2], learn.predict(dls.valid_ds.items[0])[2], atol=1e-6)
+    with back.no_bar(), learn.no_bar(): a,b = (o.predict(dls.valid_ds.items[0])[2] for o in (back, learn))
+    assert torch.allclose(a, b, atol=1e-6)
     assert type(back) is SafeLearner and back.worker_timeout==120
 
 
@@ -172,7 +137,9 @@ def test_export_and_load(tmp_path):
 
 class HalfOnCPU(MixedPrecision):
     "fastai's mixed precision, on the CPU."
-    def before_fit(self): self.autocast,self.learn.scaler,self.scales = torch.autocast('cpu', dtype=torch.bfloat16),torch.amp.GradScaler('cpu', init_scale=8.),[]
+    def before_fit(self):
+        self.autocast,self.scales = torch.autocast('cpu', dtype=torch.bfloat16),[]
+        self.learn.scaler = torch.amp.GradScaler('cpu', init_scale=8.)
 
 
 @pytest.mark.parametrize('net', [dict(most=3), dict(back=3)], ids=['forward', 'backward'])
@@ -195,8 +162,8 @@ class Odd:
 def test_a_scaler_may_skip_but_not_for_ever():
     learn = train(learner(cbs=HalfOnCPU(), loss_func=Odd({2})))
     assert torch.isfinite(weights(learn)).all()
-    with pytest.raises(TrainingError, match='became inf'): train(learner(cbs=HalfOnCPU(), loss_func=Odd(range(2, 99))), 4)
-    with pytest.raises(TrainingError, match='became inf'): train(learner(loss_func=Odd({2})))
+    for kw in dict(cbs=HalfOnCPU(), loss_func=Odd(range(2, 99))), dict(loss_func=Odd({2})):
+        with pytest.raises(TrainingError, match='became inf'): train(learner(**kw), 4)
 
 
 def test_an_error_leaves_mixed_precision():
@@ -218,7 +185,8 @@ class Press(Callback):
 def test_ctrl_c_once_and_twice(capsys):
     usual = signal.getsignal(signal.SIGINT)
     learn = train(learner(), 3, cbs=Press(8))
-    assert learn.interrupted and len(learn.recorder.losses)==9 and len(learn.recorder.values)==1   # the batch is finished
+    assert learn.interrupted
+    assert (len(learn.recorder.losses), len(learn.recorder.values))==(9, 1)   # the batch is finished
     assert 'Stopped by hand (training, epoch 2 of 3, batch 3 of 6)' in capsys.readouterr().out
     with pytest.raises(KeyboardInterrupt): train(learn, 3, cbs=Press(8, times=2))
     assert signal.getsignal(signal.SIGINT) is usual
@@ -238,16 +206,6 @@ def test_ctrl_c_while_a_batch_is_loaded():
     assert learn.interrupted and len(learn.recorder.losses)==3   # the fourth batch never came
 
 
-def test_ctrl_c_ends_all_of_fine_tune_and_lr_find():
-    learn = learner()
-    with learn.no_bar(), learn.no_logging():
-        learn.fine_tune(3, cbs=Press(2))
-        assert learn.interrupted and len(learn.recorder.losses)==3
-        before = weights(learn)
-        with pytest.raises(KeyboardInterrupt): learn.fit(9, cbs=[LRFinder(num_it=20), Press(6)])
-        assert torch.equal(weights(learn), before)
-
-
 # --- helpers
 
 class Fragile:
@@ -255,7 +213,6 @@ class Fragile:
     def __len__(self): return 48
     def __getitem__(self, i):
         if i==self.at and os.getpid()!=self.home:
-            if self.how=='exit': os._exit(1)
             if self.how=='kill': os.kill(os.getpid(), signal.SIGKILL)
             if self.how=='deaf': signal.signal(signal.SIGTERM, signal.SIG_IGN)
             time.sleep(1000)
@@ -263,7 +220,7 @@ class Fragile:
 
 
 @pytest.mark.skipif(sys.platform!='linux', reason='fastai uses helpers only where they are forked')
-@pytest.mark.parametrize('how', ['exit', 'kill', 'deaf'])
+@pytest.mark.parametrize('how', ['kill', 'deaf'])
 def test_helpers_that_die_or_hang(how, capsys, new_children):
     dl = DataLoader(Fragile(how), bs=4, num_workers=2)
     got = []
@@ -271,13 +228,13 @@ def test_helpers_that_die_or_hang(how, capsys, new_children):
         got += [int(x) for x in xb[:,0,0,0]]
         if how!='deaf': time.sleep(.1)     # it dies now, while we are busy: that must not disturb
     assert got == list(range(48)) and dl.fake_l.num_workers==0 and not new_children()
-    assert ('one of them died', 'no batch came for 1 s')[how=='deaf'] in capsys.readouterr().out
+    assert ('one of them died', 'no batch came in time')[how=='deaf'] in capsys.readouterr().out
 
 
 @pytest.mark.skipif(sys.platform!='linux', reason='fastai uses helpers only where they are forked')
 def test_no_helper_is_left_behind(new_children):
     learn = learner()
-    learn.dls = DataLoaders(*[DataLoader(Fragile('exit', at=99), bs=8, num_workers=2) for _ in range(2)], device='cpu')
+    learn.dls = DataLoaders(*[DataLoader(Fragile('kill', at=99), bs=8, num_workers=2) for _ in range(2)], device='cpu')
     train(learn, cbs=Press(2))
     assert learn.interrupted and not new_children()
 
@@ -291,11 +248,12 @@ class Cut(Callback):
         if self.training and self.train_iter==self.at: raise SystemExit
 
 
-@pytest.mark.parametrize('kwargs', [dict(opt_func=partial(OptimWrapper, opt=torch.optim.AdamW)), dict(cbs=lambda: [GradientAccumulation(20), MixUp()]),
-                                    dict(cbs=lambda: [HalfOnCPU()])], ids=['torch optimizer', 'accumulation and mixup', 'mixed precision'])
-@pytest.mark.parametrize('method', ['fit', 'fit_one_cycle', 'fine_tune'])
-def test_resumed_is_the_same(method, kwargs, tmp_path):
-    make = lambda: learner(net=dict(drop=.3), **{**kwargs, **(dict(cbs=kwargs['cbs']()) if 'cbs' in kwargs else {})})
+@pytest.mark.parametrize('method, cbs, kwargs', [
+    ('fit', list, dict(opt_func=partial(OptimWrapper, opt=torch.optim.AdamW))),
+    ('fit_one_cycle', lambda: [GradientAccumulation(20), MixUp()], {}),
+    ('fine_tune', lambda: [HalfOnCPU()], {})])
+def test_resumed_is_the_same(method, cbs, kwargs, tmp_path):
+    make = lambda: learner(net=dict(drop=.3), cbs=cbs(), **kwargs)
     f,lr = tmp_path/'c.ckpt',.01
     whole = train(make(), 4, method, lr)
     with pytest.raises(SystemExit): train(make(), 4, method, lr, cbs=[Checkpoint(f, resume=True), Cut(15)])
@@ -320,17 +278,6 @@ def test_trackers_remember(tmp_path):
     assert seen[0] == pytest.approx(best)
 
 
-def test_other_frozen_layers_and_other_pictures(tmp_path):
-    f = tmp_path/'c'
-    train(learner(), 2, cbs=Checkpoint(f))
-    frozen = learner()
-    frozen.freeze()
-    with pytest.raises(InputError, match='not the same frozen layers'): train(frozen, 2, cbs=Checkpoint(f, resume=True))
-    more = learner()
-    more.dls = loaders(n=56)
-    with pytest.raises(InputError, match='batches in an epoch'): train(more, 2, cbs=Checkpoint(f, resume=True))
-
-
 def test_every_so_often_and_not_in_between(tmp_path):
     f = tmp_path/'deep/c'
     with pytest.raises(SystemExit): train(learner(), 5, cbs=[Checkpoint(f, every=2), Cut(29)])
@@ -347,7 +294,6 @@ def test_every_so_often_and_not_in_between(tmp_path):
 SCRIPT = '''
 import os, signal, sys, warnings
 warnings.simplefilter('ignore')
-from pathlib import Path
 import torch
 from torch import nn
 from bearclass.learn.safety import Checkpoint, SafeLearner, Callback
@@ -375,9 +321,10 @@ if how=='write': os.fsync = kill_in_write
 
 set_seed(5)
 dls = from_folder(root, size=32, bs=8)
-body = nn.Sequential(nn.Conv2d(3, 8, 3, 4, 1), nn.BatchNorm2d(8), nn.ReLU(), nn.Dropout(.2), nn.Conv2d(8, 16, 3, 2, 1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
-model = nn.Sequential(body, nn.Linear(16, 3))
-learn = SafeLearner(dls, model, metrics=error_rate, splitter=lambda m: [list(m[0].parameters()), list(m[1].parameters())])
+body = nn.Sequential(nn.Conv2d(3, 8, 3, 4, 1), nn.BatchNorm2d(8), nn.ReLU(), nn.Dropout(.2),
+                     nn.Conv2d(8, 16, 3, 2, 1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+groups = lambda m: [list(m[0].parameters()), list(m[1].parameters())]
+learn = SafeLearner(dls, nn.Sequential(body, nn.Linear(16, 3)), metrics=error_rate, splitter=groups)
 with learn.no_bar(), learn.no_logging():
     learn.fine_tune(3, 1e-2, cbs=[Checkpoint(ckpt, resume=True)] + ([KillInBatch()] if how=='batch' else []))
 torch.save([learn.model.state_dict(), [float(l) for l in learn.recorder.losses]], out)
@@ -390,8 +337,8 @@ def test_killed_with_sigkill(tmp_path):
     draw_bears(tmp_path/'bears', n_per_class=16, size=64)
     (tmp_path/'train.py').write_text(SCRIPT)
     def run(ckpt, out, how='no', n=0):
-        return subprocess.run([sys.executable, tmp_path/'train.py', tmp_path/'bears', ckpt, out, how, str(n)], env=here_env(OMP_NUM_THREADS='1'), cwd=tmp_path,
-                              capture_output=True, text=True, timeout=120)
+        args = [sys.executable, tmp_path/'train.py', tmp_path/'bears', ckpt, out, how, str(n)]
+        return subprocess.run(args, env=here_env(OMP_NUM_THREADS='1'), cwd=tmp_path, capture_output=True, text=True)
     ckpt = tmp_path/'night.ckpt'
     p = run(tmp_path/'calm.ckpt', tmp_path/'whole.pt')
     assert p.returncode==0, p.stderr

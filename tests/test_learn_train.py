@@ -1,22 +1,22 @@
-"Training across rooms: every family of architectures, weights in every wrapping, a trial of learning rates that leaves no trace, and plans for other machines."
+"Training across rooms: every family of architectures, a trial that leaves no trace, plans for other machines."
 import copy, os, random, re, subprocess, sys, warnings
-from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from conftest import REAL, ROOT, needs
+from conftest import ROOT
 
 torch = pytest.importorskip('torch')
 import torchvision
 from torch import nn
 
 from bearclass.core import InputError, OfflineError
-from bearclass.learn import train as T
 from bearclass.learn.blocks import from_folder
-from bearclass.learn.train import (DevicePlan, ImageLearner, Machine, apply_plan, build_model, choose_weights, find_arch, image_learner, load_weights,
-                                   norm_stats, plan_device, this_machine)
+from bearclass.learn.devices import DevicePlan, apply_plan
+from bearclass.learn.models import build_model, layer_groups, norm_stats
+from bearclass.learn.train import image_learner
+from bearclass.learn.weights import find_arch, load_weights, tiny_cnn, torchvision_names
 
 pytestmark = pytest.mark.usefixtures('one_thread')
 with_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason='no NVIDIA card')
@@ -54,8 +54,9 @@ def quiet(learn, f, *args, **kwargs):
 
 # architectures
 
-families = dict(resnet34=64, mobilenet_v2=64, mobilenet_v3_large=64, convnext_tiny=64, efficientnet_b0=64, squeezenet1_1=64, densenet121=64, regnet_y_400mf=64,
-                shufflenet_v2_x0_5=64, googlenet=64, inception_v3=96, swin_t=64, mnasnet0_5=64, alexnet=64, vgg11_bn=32, resnext50_32x4d=64, vit_b_32=224)
+small = 'resnet34 mobilenet_v2 mobilenet_v3_large convnext_tiny efficientnet_b0 squeezenet1_1 densenet121 '
+small += 'regnet_y_400mf shufflenet_v2_x0_5 googlenet swin_t mnasnet0_5 alexnet resnext50_32x4d'
+families = dict.fromkeys(small.split(), 64) | dict(inception_v3=96, vgg11_bn=32, vit_b_32=224)
 
 
 @pytest.mark.parametrize('name', families)
@@ -63,7 +64,7 @@ def test_torchvision_families(name):
     "Builds, answers, trains every weight, and freezing leaves only the head free."
     arch,size = find_arch(name),families[name]
     model = build_model(arch, 3, size=size)
-    groups = T._splitter(arch)(model)
+    groups = layer_groups(arch)(model)
     assert sum(p.numel() for g in groups for p in g)==sum(p.numel() for p in model.parameters())
     assert {id(p) for p in groups[-1]}=={id(p) for p in model[1].parameters()}
     out = model.train()(torch.randn(2, 3, size, size))
@@ -74,11 +75,12 @@ def test_torchvision_families(name):
 
 def test_a_fixed_size_is_named():
     for name in 'vit_b_32', 'maxvit_t':
-        with pytest.raises(InputError, match=rf'{name} cannot take pictures of 64 x 64 .* such as 224 pixels'): build_model(find_arch(name), 2, size=64)
+        with pytest.raises(InputError, match=rf'{name} cannot take pictures of 64 x 64 .* such as 224 pixels'):
+            build_model(find_arch(name), 2, size=64)
 
 
 def test_every_classifier_of_torchvision_has_statistics():
-    for name in T._torchvision_names(): assert len(norm_stats(find_arch(name))[0])==3, name
+    for name in torchvision_names(): assert len(norm_stats(find_arch(name))[0])==3, name
     assert norm_stats(find_arch('inception_v3'))==([.5]*3, [.5]*3)
 
 
@@ -88,10 +90,13 @@ def test_grey_and_seven_channels(resnet_file):
     assert torch.equal(seven[:, :3], was) and not seven[:, 3:].any()
     for name in 'mobilenet_v2', 'densenet121', 'convnext_tiny', 'swin_t':
         assert build_model(find_arch(name), 2, n_in=1, size=64).eval()(torch.zeros(1, 1, 64, 64)).shape==(1, 2)
-    with pytest.raises(InputError, match='vit_b_32 cannot be taken apart for pictures with 1 channels'): build_model(find_arch('vit_b_32'), 2, n_in=1)
+    with pytest.raises(InputError, match='vit_b_32 cannot be taken apart for pictures with 1 channels'):
+        build_model(find_arch('vit_b_32'), 2, n_in=1)
 
 
-timm_sample = dict(resnet18d=64, convnext_atto=64, mobilenetv3_small_050=64, efficientnet_lite0=64, vit_tiny_patch16_224=224, swin_tiny_patch4_window7_224=224, regnetx_002=64, mobilevit_xxs=64)
+convs = 'resnet18d convnext_atto mobilenetv3_small_050 efficientnet_lite0 regnetx_002 mobilevit_xxs'
+timm_sample = dict.fromkeys(convs.split(), 64)
+timm_sample |= dict(vit_tiny_patch16_224=224, swin_tiny_patch4_window7_224=224)
 
 
 @pytest.mark.parametrize('name', timm_sample)
@@ -107,47 +112,36 @@ def test_timm(name, tmp_path):
     assert norm_stats(name)==(list(timm.get_pretrained_cfg(name).mean), list(timm.get_pretrained_cfg(name).std))
 
 
-def test_timm_learner(dls):
-    pytest.importorskip('timm')
-    with pytest.raises(InputError, match='did you mean convnext_atto'): find_arch('convnext_ato')
-    with pytest.raises(InputError, match='vit_tiny_patch16_224 cannot take pictures of 32 x 32 .* such as 224'): image_learner(dls, 'vit_tiny_patch16_224', weights=False)
-    learn = image_learner(dls, 'mobilenetv3_small_050', weights=False, verbose=False)
-    quiet(learn, learn.fit_one_cycle, 1, 1e-3)
-    assert len(learn.recorder.values)==1
+def test_the_same_metric_is_shown_once(dls):
+    from fastai.metrics import accuracy, error_rate
+    for metrics in error_rate, [accuracy, error_rate], accuracy:
+        learn = image_learner(dls, 'tiny_cnn', metrics=metrics, verbose=False)
+        names = learn.metrics.attrgot('name')
+        assert names.count('error_rate')==1 and names[-1]=='error_rate'
 
 
 # weights
 
-@pytest.mark.parametrize('wrap', ['bare', 'state_dict', 'model', 'module', 'compiled', 'ema', 'model_ema', 'safetensors', 'old'])
-def test_wrappings(wrap, tmp_path):
+def test_wrappings(tmp_path):
+    "Those that the page Weights does not show."
     from safetensors.torch import save_file
-    good = T.tiny_cnn().state_dict()
-    spoilt = {k: v*0 for k,v in good.items()}
-    inside = dict(bare=good, state_dict=dict(state_dict=good, epoch=3, opt=[1, 2]), model=dict(model=good), module={f'module.{k}': v for k,v in good.items()},
-                  compiled=dict(model={f'_orig_mod.{k}': v for k,v in good.items()}), ema=dict(state_dict=spoilt, state_dict_ema=good), model_ema=dict(model=spoilt, model_ema=good),
-                  old={k: v for k,v in good.items() if not k.endswith('num_batches_tracked')})
-    path = tmp_path/('w.safetensors' if wrap=='safetensors' else 'w.pth')
-    save_file(good, path) if wrap=='safetensors' else torch.save(inside[wrap], path)
-    got = load_weights(T.tiny_cnn(), path).state_dict()
-    assert all(torch.equal(got[k], good[k]) for k in good)
+    good = tiny_cnn().state_dict()
+    save_file(good, tmp_path/'w.safetensors')
+    compiled = {f'_orig_mod.{k}': v for k,v in good.items() if not k.endswith('num_batches_tracked')}
+    torch.save(dict(model=compiled), tmp_path/'w.pth')
+    for name in 'w.safetensors', 'w.pth':
+        got = load_weights(tiny_cnn(), tmp_path/name).state_dict()
+        assert all(torch.equal(got[k], good[k]) for k in good)
 
 
 def test_densenet_as_torchvision_publishes_it(tmp_path):
     "Its files still carry names from 2017."
     model = torchvision.models.densenet121()
-    old = {re.sub(r'(denselayer\d+\.(?:norm|relu|conv))([12])\.', r'\1.\2.', k): v for k,v in model.state_dict().items()}
+    as_then = lambda k: re.sub(r'(denselayer\d+\.(?:norm|relu|conv))([12])\.', r'\1.\2.', k)
+    old = {as_then(k): v for k,v in model.state_dict().items()}
     assert set(old)!=set(model.state_dict())
     torch.save(old, tmp_path/'densenet121-old.pth')
     load_weights(torchvision.models.densenet121(), tmp_path/'densenet121-old.pth')
-
-
-def test_errors_come_before_training(dls, resnet_file, tmp_path):
-    with pytest.raises(InputError, match='another architecture'): image_learner(dls, 'resnet34', weights=resnet_file)
-    learn = image_learner(dls, 'tiny_cnn', path=tmp_path, verbose=False)
-    stage = learn.save('stage-1', with_opt=False)
-    with pytest.raises(InputError, match='learn.load'): load_weights(T.tiny_cnn(), stage)
-    for bad in True, 3, b'x':
-        with pytest.raises(InputError, match="'auto', False"): choose_weights('resnet18', bad)
 
 
 def test_download_that_fails(dls, tmp_path, monkeypatch):
@@ -156,80 +150,21 @@ def test_download_that_fails(dls, tmp_path, monkeypatch):
     monkeypatch.delenv('BEARCLASS_WEIGHTS', raising=False)
     def refuse(*args, **kwargs): raise OSError('no route')
     monkeypatch.setattr(torch.hub, 'download_url_to_file', refuse)
-    with pytest.raises(OfflineError, match='resnet18 could not be downloaded .*BEARCLASS_WEIGHTS'): image_learner(dls, 'resnet18', verbose=False)
+    with pytest.raises(OfflineError, match='resnet18 could not be downloaded .*BEARCLASS_WEIGHTS'):
+        image_learner(dls, 'resnet18', verbose=False)
 
 
 def test_weights_are_always_said(dls, resnet_file, capsys, monkeypatch, tmp_path):
     monkeypatch.setenv('BEARCLASS_OFFLINE', '1')
     monkeypatch.setenv('TORCH_HOME', str(tmp_path))
-    for weights,said in ('auto', 'no weights were found and the network is off'), (False, 'from scratch, as asked'), (resnet_file, 'resnet18-made-up.pth'), (resnet_file.parent, 'resnet18-made-up.pth'):
+    ways = {'auto':'no weights were found and the network is off', False:'from scratch, as asked',
+            resnet_file:'resnet18-made-up.pth', resnet_file.parent:'resnet18-made-up.pth'}
+    for weights,said in ways.items():
         learn = image_learner(dls, 'resnet18', weights=weights)
         text = capsys.readouterr().out
         assert said in text and text.count('Training on')==1 and text.count('\n')==1
         assert learn.pretrained==('made-up' in said)
-
-
-def test_own_normalize_stays(colours, resnet_file, capsys):
-    from fastai.vision.all import Normalize
-    own = from_folder(colours, size=32, bs=8)
-    own.add_tfms([Normalize.from_stats([.5]*3, [.25]*3, cuda=False)], 'after_batch')
-    learn = image_learner(own, 'resnet18', weights=resnet_file)
-    norms = learn.dls.after_batch.fs.filter(lambda t: isinstance(t, Normalize))
-    assert len(norms)==1 and norms[0].mean.flatten().tolist()==[.5]*3
-    assert 'Your own Normalize stays' in capsys.readouterr().out
-    image_learner(own, 'resnet18', weights=False)
-    assert 'Your own' not in capsys.readouterr().out
-
-
-# stages
-
-class Rates:
-    "Largest learning rate that each group of layers met."
-    def __new__(cls):
-        from fastai.callback.core import Callback
-        class Seen(Callback):
-            def before_fit(self): self.most = [0]*len(self.opt.hypers)
-            def before_step(self): self.most = [max(a, h['lr']) for a,h in zip(self.most, self.opt.hypers)]
-        return Seen()
-
-
-def moved(model, before):
-    "Largest change of each convolution in the body, from the first to the last."
-    return [float((p-before[n]).detach().abs().max()) for n,p in model.named_parameters() if n.startswith('0.') and p.ndim==4]
-
-
-def test_stages(dls, resnet_file, tmp_path):
-    torch.manual_seed(0)
-    learn = image_learner(dls, 'resnet18', weights=resnet_file, path=tmp_path, verbose=False)
-    start = copy.deepcopy(dict(learn.model.named_parameters()))
-    quiet(learn, learn.fit_one_cycle, 1, 1e-3)
-    assert max(moved(learn.model, start))==0 and learn.opt.frozen_idx==2
-    learn.save('stage-1')
-    stage_1 = copy.deepcopy(dict(learn.model.named_parameters()))
-    learn.unfreeze()
-    rates = Rates()
-    quiet(learn, learn.fit_one_cycle, 1, slice(1e-6, 1e-4), cbs=rates)
-    assert np.allclose(rates.most, [1e-6, 1e-5, 1e-4], rtol=.2)          # a short cycle may pass by its peak
-    change = moved(learn.model, stage_1)
-    assert min(change)>0 and change[0]<change[-1]/3                          # first layers took the smaller steps
-    learn.load('stage-1')
-    assert all(torch.equal(p, stage_1[n]) for n,p in learn.model.named_parameters())
-    quiet(learn, learn.fine_tune, 1, 1e-3)
-    assert len(learn.recorder.values)==1 and learn.opt.frozen_idx==0
-
-
-def test_export_and_every_form_of_a_picture(dls, tmp_path):
-    from fastai.vision.all import load_learner
-    torch.manual_seed(0)
-    learn = image_learner(dls, 'tiny_cnn', verbose=False, device=DevicePlan('cpu', 'a made-up card', 'bf16', True, 2, True))
-    learn.export(tmp_path/'m.pkl')
-    with warnings.catch_warnings():
-        warnings.simplefilter('ignore')
-        again = load_learner(tmp_path/'m.pkl')
-    assert isinstance(again, ImageLearner) and not hasattr(again, 'mixed_precision') and not hasattr(again, 'channels_last')
-    f = dls.valid_ds.items[0]
-    with again.no_bar(): answers = {again.predict(o)[0] for o in (f, str(f), f.read_bytes(), Image.open(f), np.asarray(Image.open(f)))}
-    assert len(answers)==1
+        assert learn.weights==(str(resnet_file) if learn.pretrained else None)   # plain data, which survives `export`
 
 
 # the trial of learning rates
@@ -237,14 +172,17 @@ def test_export_and_every_form_of_a_picture(dls, tmp_path):
 def trace(learn):
     "Everything that a trial must leave as it was."
     opt = None if learn.opt is None else learn.opt.state_dict()
-    return copy.deepcopy((learn.model.state_dict(), opt and [opt['state'], list(opt['hypers'])], torch.get_rng_state(), random.getstate(), np.random.get_state()[1], learn.dls.train.rng.getstate(),
-                          [p.grad is None for p in learn.model.parameters()], [p.requires_grad for p in learn.model.parameters()], learn.model.training))
+    m,chance = learn.model,(torch.get_rng_state(), random.getstate(), np.random.get_state()[1])
+    params = [(p.grad is None, p.requires_grad) for p in m.parameters()]
+    opt = opt and [opt['state'], list(opt['hypers'])]
+    return copy.deepcopy((m.state_dict(), opt, chance, learn.dls.train.rng.getstate(), params, m.training))
 
 
 def same(a, b):
     if isinstance(a, dict): return set(a)==set(b) and all(same(a[k], b[k]) for k in a)
     if isinstance(a, (list, tuple)): return len(a)==len(b) and all(map(same, a, b))
-    return torch.equal(a, b) if isinstance(a, torch.Tensor) else np.array_equal(a, b) if isinstance(a, np.ndarray) else a==b
+    if isinstance(a, torch.Tensor): return torch.equal(a, b)
+    return np.array_equal(a, b) if isinstance(a, np.ndarray) else a==b
 
 
 def test_trial_agrees_with_fastai(dls):
@@ -263,7 +201,8 @@ def test_trial_agrees_with_fastai(dls):
 
 @pytest.mark.parametrize('stage', ['new', 'frozen', 'trained'])
 def test_trial_leaves_no_trace(dls, resnet_file, tmp_path, stage):
-    learn = image_learner(dls, 'resnet18', weights=False if stage=='new' else resnet_file, path=tmp_path/'gone', verbose=False)
+    weights = False if stage=='new' else resnet_file
+    learn = image_learner(dls, 'resnet18', weights=weights, path=tmp_path/'gone', verbose=False)
     if stage=='trained':
         quiet(learn, learn.fit_one_cycle, 1, 1e-3)
         learn.opt.zero_grad()
@@ -303,18 +242,20 @@ def test_trial_that_is_broken_off(dls, tmp_path, error, capsys):
 
 
 def test_trial_on_next_to_nothing(tmp_path, capsys):
-    "Two training pictures, one batch an epoch; a loss that cannot change; a rule that needs more points than there are."
-    from fastai.callback.schedule import SuggestionMethod
+    "Two training pictures, one batch an epoch; a loss that cannot change; a rule that needs more points."
+    from fastai.callback.schedule import SuggestionMethod as S
     rng = np.random.default_rng(0)
     for k in 'ab':
         (tmp_path/'d'/k).mkdir(parents=True)
-        for i in range(2): Image.fromarray(rng.integers(0, 255, (32, 32, 3), dtype=np.uint8)).save(tmp_path/'d'/k/f'{i}.png')
+        for i in range(2):
+            a = rng.integers(0, 255, (32, 32, 3), dtype=np.uint8)
+            Image.fromarray(a).save(tmp_path/'d'/k/f'{i}.png')
     tiny = from_folder(tmp_path/'d', size=32, bs=2, valid_pct=.5, seed=0)
     assert len(tiny.train)==1
     learn = image_learner(tiny, 'tiny_cnn', verbose=False)
     with learn.no_bar():
         for n in 1, 6, 12, 100:
-            got = learn.lr_find(num_it=n, show_plot=True, suggest_funcs=(SuggestionMethod.Valley, SuggestionMethod.Slide, SuggestionMethod.Minimum, SuggestionMethod.Steep))
+            got = learn.lr_find(num_it=n, show_plot=True, suggest_funcs=(S.Valley, S.Slide, S.Minimum, S.Steep))
             assert got._fields==('valley', 'slide', 'minimum', 'steep') and all(np.isfinite(o) and o>0 for o in got)
         learn.loss_func = lambda preds, targs: preds.sum()*0+1
         capsys.readouterr()
@@ -329,28 +270,13 @@ def test_trial_on_next_to_nothing(tmp_path, capsys):
 
 def test_plan_is_carried_out(colours):
     dls = from_folder(colours, size=32, bs=8)
-    learn = apply_plan(image_learner(dls, 'tiny_cnn', verbose=False), DevicePlan('cpu', 'a made-up card', 'fp16', True, 3, True))
+    card = DevicePlan('cpu', 'a made-up card', 'fp16', True, 3, True)
+    learn = apply_plan(image_learner(dls, 'tiny_cnn', verbose=False), card)
     assert learn.mixed_precision.amp_mode.value=='fp16' and hasattr(learn, 'channels_last')
     assert [(d.fake_l.num_workers, d.pin_memory, d.fake_l.pin_memory) for d in dls.loaders]==[(3, True, True)]*2
     apply_plan(learn, DevicePlan('cpu', 'another', 'bf16', True, 5, True))
     assert len([c for c in learn.cbs if type(c).__name__ in ('MixedPrecision', 'ChannelsLast')])==2     # once each
-    assert dls.train.fake_l.num_workers==3                                                             # what was asked for stays
-
-
-def test_batches_come_the_same_with_workers(colours):
-    "Loading processes change who loads, not what."
-    dls = from_folder(colours, size=32, bs=8)
-    learn = image_learner(dls, 'tiny_cnn', verbose=False, device=DevicePlan('cpu', 'the CPU', workers=2))
-    assert dls.valid.fake_l.num_workers==2
-    many = [b[0] for b in dls.valid]
-    for d in dls.loaders: d.fake_l.num_workers = 0
-    assert all(torch.equal(a, b[0]) for a,b in zip(many, dls.valid, strict=True))
-
-
-def test_plan_for_this_machine():
-    plan = plan_device(this_machine(), batches=100, batch_bytes=10**6)
-    assert plan.device==('cuda' if torch.cuda.is_available() else 'mps' if torch.backends.mps.is_available() else 'cpu')
-    for m in Machine('X', (8, 0), cores=4, shared=0), Machine('X', (9, 0), cores=1): assert 0<=plan_device(m, batches=9, batch_bytes=10).workers<=1
+    assert dls.train.fake_l.num_workers==3   # what was asked for stays
 
 
 @with_cuda
@@ -368,7 +294,8 @@ def test_cuda_end_to_end(colours, arch, tmp_path):
     fast,plain = train('auto'),train(DevicePlan('cuda', 'the card in 32 bits'))
     assert fast.device_plan.device=='cuda' and next(fast.model.parameters()).is_cuda
     assert fast.dls.train.pin_memory and fast.dls.one_batch()[0].is_cuda
-    convs = [m.weight for m in fast.model.modules() if isinstance(m, nn.Conv2d) and m.weight.shape[1]>1 and m.weight.shape[2]>1]
+    convs = [m.weight for m in fast.model.modules() if isinstance(m, nn.Conv2d)]
+    convs = [w for w in convs if w.shape[1]>1 and w.shape[2]>1]
     assert all(w.dtype==torch.float32 and w.is_contiguous(memory_format=torch.channels_last) for w in convs)
     assert abs(float(fast.recorder.losses[-1])-float(plain.recorder.losses[-1]))<.3
     before = trace(fast)
@@ -384,28 +311,13 @@ def test_cuda_end_to_end(colours, arch, tmp_path):
 
 # real weights, real photos
 
-@needs('bears')
-@needs('weights')
-def test_real_transfer(tmp_path):
-    "A few photos, one frozen epoch: the weights of MobileNetV2 bring the error far below guessing."
-    for k in sorted(p for p in (REAL/'bears').iterdir() if p.is_dir()):
-        (tmp_path/'bears'/k.name).mkdir(parents=True)
-        for f in sorted(k.glob('*.jpg'))[:40]:
-            with Image.open(f) as im:
-                im.thumbnail((160, 160))
-                im.convert('RGB').save(tmp_path/'bears'/k.name/f.name)
-    torch.manual_seed(0)
-    learn = image_learner(from_folder(tmp_path/'bears', size=96, bs=8), 'mobilenet_v2', weights=REAL/'weights', verbose=False)
-    assert learn.pretrained and learn.opt.frozen_idx==1
-    quiet(learn, learn.fit_one_cycle, 2, 3e-3)
-    assert learn.recorder.values[-1][-1]<.3
-
-
 # benchmarks run where there is no card
 
 @pytest.mark.parametrize('name', ['learn_gpu', 'learn_overhead'])
 def test_benchmarks_run(name):
-    out = subprocess.run([sys.executable, ROOT/f'benchmarks/{name}.py', '--tiny'], capture_output=True, text=True, timeout=300, env={**os.environ, 'OMP_NUM_THREADS':'1', 'BEARCLASS_PROGRESS':'0'})
+    command = [sys.executable, ROOT/f'benchmarks/{name}.py', '--tiny']
+    env = {**os.environ, 'OMP_NUM_THREADS':'1', 'BEARCLASS_PROGRESS':'0'}
+    out = subprocess.run(command, capture_output=True, text=True, timeout=300, env=env)
     assert out.returncode==0, out.stderr[-2000:]
     assert '| ' in out.stdout
     if name=='learn_gpu' and not torch.cuda.is_available(): assert 'There is no GPU' in out.stdout

@@ -15,6 +15,7 @@ def test_lesson_runs_in_a_kernel(name):
     for c in nb.cells:
         if c.cell_type=='code' and c.source.startswith('#| eval: false'): c.source = ''
     NotebookClient(nb, timeout=600, kernel_name='python3', resources={'metadata': {'path': str(lessons)}}).execute()
-    widgets = [o for c in nb.cells if c.cell_type=='code' for o in c.outputs if 'application/vnd.jupyter.widget-view+json' in o.get('data', {})]
+    outputs = [o for c in nb.cells if c.cell_type=='code' for o in c.outputs]
+    widgets = [o for o in outputs if 'application/vnd.jupyter.widget-view+json' in o.get('data', {})]
     assert widgets or name!='02_bears.ipynb', 'its page is shown as a widget'
     assert sorted(lessons.rglob('*'))==before      # a lesson leaves nothing behind

@@ -1,4 +1,4 @@
-"Real pictures, where they are: photos of bears, odd images, pretrained weights. Looked for in BEARCLASS_TEST_DATA or ../shared/data."
+"Photos of bears, odd images, pretrained weights, where they are: looked for in BEARCLASS_TEST_DATA or ../shared/data."
 import pytest
 
 from conftest import REAL, needs
@@ -22,7 +22,8 @@ def test_odd_images_get_an_answer_each():
     reason = dict(zip((f.name for f in df.path), df.reason))
     assert reason['truncated_jpeg.jpg']=='truncated'
     assert reason['avif_hopper.heif']=='not an image'
-    assert {reason[n] for n in ('hopper.jpg', 'hopper.webp', 'transparent.png')}=={''} and reason['pil_sample_cmyk.jpg']=='unusual mode'
+    assert {reason[n] for n in ('hopper.jpg', 'hopper.webp', 'transparent.png')}=={''}
+    assert reason['pil_sample_cmyk.jpg']=='unusual mode'
     for f,ok in zip(df.path, df.ok):
         if ok: assert fit(open_rgb(f), 64).mode=='RGB'
         else:
@@ -42,9 +43,10 @@ def test_exif_orientation_is_applied():
 def test_real_weights_load_and_know_bears():
     import torch, torchvision
     from bearclass.images import to_array
-    from bearclass.learn.train import find_weights, load_weights
+    from bearclass.learn.weights import find_weights, load_weights
     model = load_weights(torchvision.models.mobilenet_v2(), find_weights('mobilenet_v2', REAL/'weights')).eval()
     photos = sorted((REAL/'bears/black').glob('*.jpg'))[:20]
     if not photos: pytest.skip('no photos beside the weights')
-    with torch.no_grad(): top1 = model(torch.stack([torch.from_numpy(to_array(fit(open_rgb(f), 224))) for f in photos])).argmax(1)
+    with torch.no_grad():
+        top1 = model(torch.stack([torch.from_numpy(to_array(fit(open_rgb(f), 224))) for f in photos])).argmax(1)
     assert (top1==295).float().mean()>=.8      # ImageNet's class 295 is the American black bear

@@ -17,7 +17,8 @@ def fresh_export(tmp):
     "Export the notebooks into an empty package in `tmp`."
     for name in 'nbs', 'pyproject.toml', 'settings.ini':
         src = top/name
-        shutil.copytree(src, tmp/name, ignore=shutil.ignore_patterns('.ipynb_checkpoints')) if src.is_dir() else shutil.copy(src, tmp/name)
+        if src.is_dir(): shutil.copytree(src, tmp/name, ignore=shutil.ignore_patterns('.ipynb_checkpoints'))
+        else: shutil.copy(src, tmp/name)
     (tmp/'bearclass').mkdir()
     shutil.copy(top/'bearclass/__init__.py', tmp/'bearclass/__init__.py')   # holds the version
     subprocess.run([sys.executable, '-c', 'import nbdev; nbdev.nbdev_export()'], cwd=tmp, check=True)
@@ -29,7 +30,8 @@ def main():
     have = texts(top/'bearclass')
     wrong = [n for n in sorted({*want, *have}) if want.get(n)!=have.get(n)]
     for n in wrong:
-        diff = difflib.unified_diff(have.get(n, '').splitlines(), want.get(n, '').splitlines(), f'bearclass/{n}', 'from the notebook', lineterm='', n=1)
+        a,b = (o.get(n, '').splitlines() for o in (have, want))
+        diff = difflib.unified_diff(a, b, f'bearclass/{n}', 'from the notebook', lineterm='', n=1)
         print(*list(diff)[:20], sep='\n')
     from readme import make_readme
     if make_readme()!=(top/'README.md').read_text(encoding='utf-8'): wrong.append('README.md')

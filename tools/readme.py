@@ -44,11 +44,12 @@ def cell_text(cell):
 
 
 def our_links(text):
-    "Links to our own repository, on GitHub, Colab and Binder, as settings.ini names it: whoever forks changes them there."
+    "Links to our own repository, on GitHub, Colab and Binder, as settings.ini names it: a fork changes them there."
     from bearclass.ship.app import binder_url
     s = settings()
     text = re.sub(r'https://mybinder\.org/v2/gh/[^)\s]+', binder_url(s['user'], s['repo'], s['branch']), text)
-    return re.sub(r'(github\.com/|colab\.research\.google\.com/github/)bearclass/bearclass', rf"\g<1>{s['user']}/{s['repo']}", text)
+    home = r'(github\.com/|colab\.research\.google\.com/github/)bearclass/bearclass'
+    return re.sub(home, rf"\g<1>{s['user']}/{s['repo']}", text)
 
 
 def make_readme():

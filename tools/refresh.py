@@ -14,8 +14,9 @@ from PIL import Image
 
 notes = tempfile.TemporaryDirectory()   # a cache in which nothing is known from an earlier run
 top = Path(__file__).resolve().parent.parent
-quiet = dict(BEARCLASS_OFFLINE='1', BEARCLASS_PROGRESS='0', OMP_NUM_THREADS='1', PYTHONPATH=str(top/'tools/offline'),
-             BEARCLASS_CACHE=notes.name)
+quiet = dict(
+    BEARCLASS_OFFLINE='1', BEARCLASS_PROGRESS='0', OMP_NUM_THREADS='1',
+    PYTHONPATH=os.pathsep.join([str(top), str(top/'tools/offline')]), BEARCLASS_CACHE=notes.name)
 paths = [(str(top)+'/', ''), (str(Path.home()), '~')]
 
 
@@ -42,7 +43,9 @@ def is_empty(out):
 
 def clean_output(out):
     "The output to keep, or None."
-    if out.output_type=='stream': return None if out.name=='stderr' else nbformat.v4.new_output('stream', name='stdout', text=clean_text(out.text))
+    if out.output_type=='stream':
+        if out.name=='stderr': return None
+        return nbformat.v4.new_output('stream', name='stdout', text=clean_text(out.text))
     if 'application/vnd.jupyter.widget-view+json' in out.get('data', {}): return None
     if is_empty(out): return None
     if 'execution_count' in out: out.execution_count = None
@@ -69,8 +72,10 @@ def refresh(path):
     nb = nbformat.read(path, as_version=4)
     run = nbformat.from_dict(json.loads(json.dumps(nb)))
     for c in run.cells:
-        if c.cell_type=='code' and re.search(r'^#\|\s*(eval:\s*false|notest|network|slow|gpu)', c.source, re.M): c.source = ''
-    NotebookClient(run, timeout=900, kernel_name='python3', resources={'metadata': {'path': str(Path(path).parent)}}, store_widget_state=False).execute()
+        left_out = re.search(r'^#\|\s*(eval:\s*false|notest|network|slow|gpu)', c.source, re.M)
+        if c.cell_type=='code' and left_out: c.source = ''
+    place = {'metadata': {'path': str(Path(path).parent)}}
+    NotebookClient(run, timeout=900, kernel_name='python3', resources=place, store_widget_state=False).execute()
     for c,r in zip(nb.cells, run.cells):
         if c.cell_type!='code': continue
         c.outputs = merged(filter(None, map(clean_output, r.outputs)))

@@ -4,6 +4,7 @@
 
 # %% ../../nbs/scratch/08_claims.ipynb #53a03434
 from __future__ import annotations
+from bisect import bisect_left
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 import numpy as np
@@ -14,67 +15,66 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 # %% auto #0
-__all__ = ['ALTERNATIVES', 'PAPER_EQUATION', 'draw_cities', 'LineFit', 'linear_regression', 'plot_relation', 'simulate_slopes',
-           'share_as_steep', 'chance_of_slope', 'plot_slopes', 'p_value', 'simulate_p_values', 'plot_p_values',
-           'Interval', 'slope_interval', 'plot_intervals', 'conclusion', 'power', 'cities_needed', 'plot_power',
-           'climate_r', 'practical_effect', 'plot_climate']
+__all__ = ['TEMPERATURES', 'R_VALUES', 'PAPER_EQUATION', 'check_between', 'draw_cities', 'LineFit', 'linear_regression',
+           'axes_for', 'plot_relation', 'simulate_slopes', 'share_as_steep', 'chance_of_slope', 'plot_slopes',
+           'p_value', 'row_p_values', 'simulate_p_values', 'plot_p_values', 'Interval', 'slope_interval',
+           'plot_intervals', 'conclusion', 'power', 'cities_needed', 'plot_power', 'climate_r', 'practical_effect',
+           'plot_climate']
 
 # %% ../../nbs/scratch/08_claims.ipynb #5c2ca5d6
-def _check_bell(**bells):
-    "Each of `bells` must be a finite mean and a positive standard deviation."
-    for name,bell in bells.items():
-        try: mean,sd = map(float, bell)
-        except (TypeError, ValueError): mean,sd = np.nan,np.nan
-        if not (np.isfinite(mean) and np.isfinite(sd) and sd>0):
-            raise InputError(f'{name}={bell!r}', 'two finite numbers: a mean, and a standard deviation above 0', f'write for example {name}=(5, 5)')
-
-def _check_count(least, **counts):
-    "Each of `counts` must be a whole number of `least` or more."
-    for name,n in counts.items():
-        if isinstance(n, bool) or not isinstance(n, (int, np.integer)) or n<least:
-            raise InputError(f'{name}={n!r}', f'a whole number, {least} or more', 'change it')
-
-def _check_finite(**values):
-    "Each of `values` must be a finite number."
+def check_between(
+    low:float,  # Smallest that will do
+    high:float, # Largest that will do
+    **values,   # By the argument's name; numbers or arrays
+) -> None:
+    "All numbers in `values` must be finite and lie in a range, the ends included."
     for name,v in values.items():
-        if not isinstance(v, (int, float, np.number)) or not np.isfinite(v): raise InputError(f'{name}={v!r}', 'a finite number', 'change it')
-
-def _check_share(**shares):
-    "Each of `shares` must lie strictly between 0 and 1."
-    for name,v in shares.items():
-        if not (isinstance(v, (int, float, np.number)) and 0<v<1): raise InputError(f'{name}={v!r}', 'a number between 0 and 1, such as 0.05', 'write 5 % as 0.05')
+        try: ok = np.isfinite(v).all() and np.min(v)>=low and np.max(v)<=high
+        except TypeError: ok = False
+        if not ok: raise InputError(f'{name}={v!r}', f'finite, from {low:g} to {high:g}', 'change it')
 
 # %% ../../nbs/scratch/08_claims.ipynb #92e0d31c
-def _draw(rng, n_worlds, n_cities, temp, r, slope):
+TEMPERATURES = 5, 5   # mean and standard deviation, in degrees Celsius
+R_VALUES = 1.9, .5    # mean, and standard deviation around the line
+
+def _draw(rng, n_worlds, n_cities, slope):
     "Temperatures and R of `n_worlds` worlds, both (n_worlds, n_cities)."
-    x = rng.normal(*temp, (n_worlds, n_cities))
-    return x, rng.normal(*r, (n_worlds, n_cities)) + slope*(x-temp[0])
+    check_between(3, np.inf, n_cities=n_cities)
+    check_between(-np.inf, np.inf, slope=slope)
+    x = rng.normal(*TEMPERATURES, (n_worlds, n_cities))
+    return x, rng.normal(*R_VALUES, (n_worlds, n_cities)) + slope*(x-TEMPERATURES[0])
 
 def draw_cities(
     n_cities:int=100,   # At least 3
-    temp:tuple=(5, 5),  # Mean and standard deviation of temperature, in degrees Celsius
-    r:tuple=(1.9, .5),  # Mean of R, and its standard deviation around the line
     slope:float=0.,     # The truth: change of R per degree; 0 = no relation
     seed:int=42,
 ) -> tuple[np.ndarray, np.ndarray]: # Temperatures and R, each (n_cities,)
     "The cities of one world, drawn by chance."
-    _check_count(3, n_cities=n_cities)
-    _check_bell(temp=temp, r=r)
-    _check_finite(slope=slope)
-    x,y = _draw(np.random.default_rng(seed), 1, n_cities, temp, r, slope)
+    x,y = _draw(np.random.default_rng(seed), 1, n_cities, slope)
     return x[0], y[0]
 
 # %% ../../nbs/scratch/08_claims.ipynb #14b5423e
 def _pairs(x, y):
     "`x` and `y` as float arrays of one length, fit for a line, or an error that says what is wrong."
     try: x,y = np.asarray(x, dtype=float),np.asarray(y, dtype=float)
-    except (TypeError, ValueError) as e: raise InputError(f'values that are no numbers ({e})', 'two lists of numbers', 'convert them first') from e
-    if x.ndim!=1 or x.shape!=y.shape: raise InputError(f'x of shape {x.shape} and y of shape {y.shape}', 'two lists of one length', 'pair each x with its y')
-    if len(x)<3: raise InputError(f'{len(x)} points', 'at least 3: a line goes through any two', 'collect more')
+    except ValueError as e:
+        raise InputError(f'values that are no numbers ({e})', 'two lists of numbers', 'convert them first') from e
+    if x.ndim!=1 or x.shape!=y.shape or len(x)<3:
+        raise InputError(
+            f'x of shape {x.shape} and y of shape {y.shape}',
+            'two lists of one length, at least 3: a line goes through any two points',
+            'pair each x with its y')
     for name,a in (('x', x), ('y', y)):
         if n := int((~np.isfinite(a)).sum()):
-            raise InputError(f'{n} of {len(a)} values of {name} missing or infinite (first at {int(np.argmin(np.isfinite(a)))})', 'finite numbers', 'drop those rows, and say how many')
-        if np.ptp(a)==0: raise InputError(f'all {name} equal {a[0]:g}', 'values that vary', 'nothing can be learnt from a constant')
+            raise InputError(
+                f'{n} of {len(a)} values of {name} missing or infinite',
+                'finite numbers',
+                'drop those rows, and say how many')
+        if np.ptp(a)==0:
+            raise InputError(
+                f'all {name} equal {a[0]:g}',
+                'values that vary',
+                'nothing can be learnt from a constant')
     return x,y
 
 # %% ../../nbs/scratch/08_claims.ipynb #e1d885e2
@@ -87,113 +87,90 @@ class LineFit:
     r2:float        # Share of the variance of y that the line accounts for, 0 to 1
     n:int           # Points
 
-    @property
-    def df(self): return self.n-2
-
     def predict(self, x): return self.intercept + self.slope*np.asarray(x, dtype=float)
-    def __str__(self): return f'y = {self.intercept:.3f} {self.slope:+.4f} x   (n = {self.n}, standard error of the slope {self.stderr:.4f}, r2 = {self.r2:.3f})'
+    def __str__(self):
+        line = f'y = {self.intercept:.3f} {self.slope:+.4f} x'
+        return f'{line}   (n = {self.n}, standard error of the slope {self.stderr:.4f}, r2 = {self.r2:.3f})'
 
 # %% ../../nbs/scratch/08_claims.ipynb #27d44f78
 def linear_regression(
     x, # (n,) numbers, n of at least 3
     y, # (n,) numbers
 ) -> LineFit:
-    "The least-squares line through the points, as `scipy.stats.linregress` gives it."
+    "The least-squares line through the points."
     x,y = _pairs(x, y)
-    dx,dy = x-x.mean(),y-y.mean()
-    sxx = dx@dx
-    slope = dx@dy/sxx
-    rss = ((dy-slope*dx)**2).sum()
-    n = len(x)
-    return LineFit(float(slope), float(y.mean()-slope*x.mean()), float(np.sqrt(rss/(n-2)/sxx)), float(1-rss/(dy@dy)), n)
+    line = stats.linregress(x, y)
+    return LineFit(float(line.slope), float(line.intercept), float(line.stderr), float(line.rvalue**2), len(x))
 
 # %% ../../nbs/scratch/08_claims.ipynb #296b9079
-def _axes(ax, figsize=(5, 3)):
-    "`ax`, or the axes of a new figure."
-    if ax is not None: return ax
-    import matplotlib.pyplot as plt
-    return plt.subplots(figsize=figsize, layout='constrained')[1]
+def axes_for(
+    ax:Axes|None,   # Axes to draw on; `None`: new ones
+    figsize=(5, 3), # Of a new figure, in inches
+    **labels,       # For matplotlib's `Axes.set`, such as `xlabel`
+) -> Axes:
+    "Axes for a plot, with lines on the left and below only."
+    if ax is None:
+        import matplotlib.pyplot as plt
+        ax = plt.subplots(figsize=figsize, layout='constrained')[1]
+    ax.spines[['top', 'right']].set_visible(False)
+    ax.set(**labels)
+    return ax
 
 def plot_relation(
-    x, y,                   # (n,) numbers each
-    fit:LineFit|None=None,  # Line to draw; `None`: only the points
-    ax:Axes|None=None,      # Axes to draw on; a new figure if `None`
+    x, y,               # (n,) numbers each
+    fit:LineFit,        # The line
+    ax:Axes|None=None,  # Axes to draw on; a new figure if `None`
     xlabel:str='temperature (°C)', ylabel:str='R',
 ) -> Axes:
     "Points, and the line through them."
-    ax = _axes(ax)
+    ax = axes_for(ax, xlabel=xlabel, ylabel=ylabel)
     ax.scatter(x, y, s=14, alpha=.7, edgecolor='none')
-    if fit is not None:
-        ends = np.array([np.min(x), np.max(x)])
-        ax.plot(ends, fit.predict(ends), color='C3', lw=2, label=f'slope {fit.slope:+.3f}')
-        ax.legend(loc='best', edgecolor='none', handlelength=1, fontsize=9)
-    ax.set(xlabel=xlabel, ylabel=ylabel)
-    ax.spines[['top', 'right']].set_visible(False)
+    ends = np.array([np.min(x), np.max(x)])
+    ax.plot(ends, fit.predict(ends), color='C3', lw=2, label=f'slope {fit.slope:+.3f}')
+    ax.legend(edgecolor='none', handlelength=1, fontsize=9)
     return ax
 
 # %% ../../nbs/scratch/08_claims.ipynb #fc7e6d02
-def _blocks(n_worlds, n_cities, at_once=1_000_000):
-    "Sizes of blocks of worlds, each of about `at_once` numbers."
-    step = max(1, at_once//n_cities)
-    return [min(step, n_worlds-i) for i in range(0, n_worlds, step)]
+def _each_world(measure, n_cities, n_worlds, slope, seed):
+    "What `measure` finds in each of many worlds."
+    check_between(1, np.inf, n_worlds=n_worlds)
+    rng,step = np.random.default_rng(seed),max(1, 1_000_000//n_cities)
+    blocks = [min(step, n_worlds-i) for i in range(0, n_worlds, step)]
+    return np.concatenate([measure(*_draw(rng, n, n_cities, slope)) for n in blocks])
 
 def _row_slopes(x, y):
-    "The slope of each row of `x` and `y`, both (n_worlds, n_cities)."
     dx = x-x.mean(1, keepdims=True)
     return (dx*y).sum(1)/(dx*dx).sum(1)
 
 def simulate_slopes(
     n_cities:int=100,     # Cities of a world, at least 3
     n_worlds:int=20_000,  # How often to draw
-    temp:tuple=(5, 5),    # Mean and standard deviation of temperature
-    r:tuple=(1.9, .5),    # Mean of R, and its standard deviation around the line
     slope:float=0.,       # The truth; 0 = no relation
     seed:int=42,
 ) -> np.ndarray: # (n_worlds,) the slope found in each world
     "The slopes that chance alone gives: one for each world drawn."
-    _check_count(3, n_cities=n_cities)
-    _check_count(1, n_worlds=n_worlds)
-    _check_bell(temp=temp, r=r)
-    _check_finite(slope=slope)
-    rng = np.random.default_rng(seed)
-    return np.concatenate([_row_slopes(*_draw(rng, n, n_cities, temp, r, slope)) for n in _blocks(n_worlds, n_cities)])
+    return _each_world(_row_slopes, n_cities, n_worlds, slope, seed)
 
 # %% ../../nbs/scratch/08_claims.ipynb #5c215d68
-ALTERNATIVES = 'two-sided', 'less', 'greater'  # scipy's names
-
-def _check_alternative(a):
-    if a not in ALTERNATIVES: raise InputError(f'alternative={a!r}', f"one of {', '.join(ALTERNATIVES)}", 'choose one')
-
 def share_as_steep(
     slopes:np.ndarray,           # (n_worlds,) as `simulate_slopes` gives them
     observed:float,              # The slope that was claimed
-    alternative:str='two-sided', # `less`: as low or lower; `greater`: as high or higher; `two-sided`: as far from 0, either way
+    alternative:str='two-sided', # As far from 0, to either side; `less`: as low or lower
 ) -> float: # 0 to 1
     "The share of worlds whose slope is at least as extreme as the one observed."
-    _check_alternative(alternative)
-    _check_finite(observed=observed)
-    s = np.asarray(slopes)
-    return float({'less': s<=observed, 'greater': s>=observed, 'two-sided': abs(s)>=abs(observed)}[alternative].mean())
+    if alternative=='less': return float((slopes<=observed).mean())
+    if alternative=='two-sided': return float((np.abs(slopes)>=abs(observed)).mean())
+    raise InputError(f'alternative={alternative!r}', 'two-sided or less', 'choose one')
 
 # %% ../../nbs/scratch/08_claims.ipynb #846820e6
-def _tail(t, df, alternative):
-    "How much of Student's t distribution lies as far out as `t`, or farther."
-    if alternative=='less': return stats.t.cdf(t, df)
-    return stats.t.sf(t, df) if alternative=='greater' else 2*stats.t.sf(np.abs(t), df)
-
 def chance_of_slope(
     observed:float,              # The slope that was claimed
     n_cities:int=100,
-    temp:tuple=(5, 5),           # Mean and standard deviation of temperature
-    r:tuple=(1.9, .5),           # Mean and standard deviation of R
-    alternative:str='two-sided', # As in `share_as_steep`
 ) -> float: # 0 to 1
-    "What `simulate_slopes` and `share_as_steep` approach with ever more worlds: the formula."
-    _check_alternative(alternative)
-    _check_finite(observed=observed)
-    _check_count(3, n_cities=n_cities)
-    _check_bell(temp=temp, r=r)
-    return float(_tail(observed*temp[1]/r[1]*np.sqrt(n_cities-1), n_cities-1, alternative))
+    "What `simulate_slopes` and `share_as_steep`, two-sided, approach with ever more worlds: the formula."
+    check_between(3, np.inf, n_cities=n_cities)
+    far = abs(observed)*TEMPERATURES[1]/R_VALUES[1]*np.sqrt(n_cities-1)
+    return float(2*stats.t.sf(far, n_cities-1))
 
 # %% ../../nbs/scratch/08_claims.ipynb #960fb768
 def plot_slopes(
@@ -203,84 +180,65 @@ def plot_slopes(
     bins=60,             # Number of bars, or their edges
 ) -> Axes:
     "Where the slopes of the worlds lie, and where the observed one lies among them."
-    ax = _axes(ax, (6, 2.6))
-    _,edges,bars = ax.hist(slopes, bins=bins, color='C0', alpha=.55)
-    for left,bar in zip(edges, bars):
-        if abs(left+bar.get_width()/2)>=abs(observed): bar.set(color='C3', alpha=1)
+    ax = axes_for(ax, (6, 2.6), xlabel='slope (change of R per degree)', ylabel='worlds')
+    _,_,bars = ax.hist(slopes, bins=bins, color='C0', alpha=.55)
+    for bar in bars:
+        if abs(bar.get_center()[0])>=abs(observed): bar.set(color='C3', alpha=1)
     ax.axvline(observed, color='C3', lw=1.5, ls='--', label=f'observed {observed:+.3f}')
     ax.legend(frameon=False)
-    ax.set(xlabel='slope (change of R per degree)', ylabel='worlds')
-    ax.spines[['top', 'right']].set_visible(False)
     return ax
 
 # %% ../../nbs/scratch/08_claims.ipynb #5b787184
-def _shuffle_p(x, y, alternative, n_worlds, rng):
-    "Share of shuffled worlds whose slope is as extreme as that of `x` and `y`."
-    dx = x-x.mean()
-    dx,y = dx/np.sqrt(dx@dx),y-y.mean()
-    here = dx@y
-    eps = 1e-12*np.sqrt(y@y)       # ties must count as ties in spite of rounding
-    count = 0
-    for n in _blocks(n_worlds, len(x)):
-        s = rng.permuted(np.tile(y, (n, 1)), axis=1)@dx
-        count += {'less': s<=here+eps, 'greater': s>=here-eps, 'two-sided': abs(s)>=abs(here)-eps}[alternative].sum()
-    return float((1+count)/(1+n_worlds))
+def _shuffle_p(x, y, n_worlds, seed):
+    "Share of shuffled worlds whose slope is as far from 0 as that of `x` and `y`."
+    check_between(1, np.inf, n_worlds=n_worlds)
+    rng,dx,dy = np.random.default_rng(seed),x-x.mean(),y-y.mean()
+    shuffled = np.array([rng.permutation(dy)@dx for _ in range(n_worlds)])
+    as_far = np.abs(shuffled)>=abs(dy@dx)*(1-1e-9)   # ties count in spite of rounding
+    return float((1+as_far.sum())/(1+n_worlds))
 
 # %% ../../nbs/scratch/08_claims.ipynb #fca004dc
 def p_value(
-    x,                           # (n,) numbers, such as temperatures
-    y,                           # (n,) numbers, such as R
-    method:str='formula',        # `formula` (Student's t) or `shuffle` (simulation)
-    alternative:str='two-sided', # As in `share_as_steep`
-    null:float=0.,               # The slope of the dull world
-    n_worlds:int=10_000,         # For `shuffle`: how often
-    seed:int=42,                 # For `shuffle`
+    x,                       # (n,) numbers, such as temperatures
+    y,                       # (n,) numbers, such as R
+    method:str='formula',    # `formula` (Student's t) or `shuffle` (simulation)
+    null:float=0.,           # The slope of the dull world
+    n_worlds:int=10_000,     # For `shuffle`: how often
+    seed:int=42,             # For `shuffle`
 ) -> float: # 0 to 1
     "How often a world with slope `null` would show a slope at least as far from `null` as these data do."
     x,y = _pairs(x, y)
-    _check_alternative(alternative)
-    _check_finite(null=null)
-    if method=='shuffle':
-        _check_count(1, n_worlds=n_worlds)
-        return _shuffle_p(x, y-null*x, alternative, n_worlds, np.random.default_rng(seed))
-    if method!='formula': raise InputError(f'method={method!r}', "'formula' or 'shuffle'", 'choose one')
-    fit = linear_regression(x, y)
-    away = fit.slope-null
-    t = away/fit.stderr if fit.stderr else np.sign(away)*np.inf if away else 0.
-    return float(_tail(t, fit.df, alternative))
+    if method=='shuffle': return _shuffle_p(x, y-null*x, n_worlds, seed)
+    if method=='formula': return float(stats.linregress(x, y-null*x).pvalue)
+    raise InputError(f'method={method!r}', "'formula' or 'shuffle'", 'choose one')
 
 # %% ../../nbs/scratch/08_claims.ipynb #45ebe70a
-def _row_p_values(x, y, n=None):
-    "Two-sided p-value of each row, by formula; `n` cities are counted instead of all."
+def row_p_values(
+    x, y,            # (n_worlds, n_cities) numbers each
+    n:int|None=None, # Count so many cities; `None`: all
+) -> np.ndarray: # (n_worlds,) in 0 to 1
+    "The two-sided p-value of each world, by formula."
     n = n or x.shape[1]
     dx,dy = x-x.mean(1, keepdims=True),y-y.mean(1, keepdims=True)
     r = (dx*dy).sum(1)/np.sqrt((dx*dx).sum(1)*(dy*dy).sum(1))
-    return _tail(r*np.sqrt((n-2)/(1-r*r)), n-2, 'two-sided')
+    return 2*stats.t.sf(np.abs(r)*np.sqrt((n-2)/(1-r*r)), n-2)
 
 def simulate_p_values(
-    n_cities:int=100, n_worlds:int=4000, temp:tuple=(5, 5), r:tuple=(1.9, .5), slope:float=0., seed:int=42, # As in `simulate_slopes`
+    n_cities:int=100, n_worlds:int=4000, slope:float=0., seed:int=42, # As in `simulate_slopes`
 ) -> np.ndarray: # (n_worlds,) in 0 to 1
     "The two-sided p-value found in each world."
-    _check_count(3, n_cities=n_cities)
-    _check_count(1, n_worlds=n_worlds)
-    _check_bell(temp=temp, r=r)
-    _check_finite(slope=slope)
-    rng = np.random.default_rng(seed)
-    return np.concatenate([_row_p_values(*_draw(rng, n, n_cities, temp, r, slope)) for n in _blocks(n_worlds, n_cities)])
+    return _each_world(row_p_values, n_cities, n_worlds, slope, seed)
 
 # %% ../../nbs/scratch/08_claims.ipynb #f46145ea
 def plot_p_values(
     p_values:dict,     # Name of a kind of world -> (n_worlds,) p-values
-    alpha:float=.05,   # The usual threshold, drawn as a line
     ax:Axes|None=None, # Axes to draw on; a new figure if `None`
 ) -> Axes:
-    "How p-values are spread, for each kind of world."
-    ax = _axes(ax, (6, 2.6))
+    "How p-values are spread, for each kind of world; the dotted line is the usual threshold."
+    ax = axes_for(ax, (6, 2.6), xlabel='p-value', ylabel='worlds', xlim=(0, 1))
     for name,p in p_values.items(): ax.hist(p, bins=np.linspace(0, 1, 41), alpha=.5, label=name)
-    ax.axvline(alpha, color='k', lw=1, ls=':')
-    ax.set(xlabel='p-value', ylabel='worlds', xlim=(0, 1))
+    ax.axvline(.05, color='k', lw=1, ls=':')
     ax.legend(frameon=False)
-    ax.spines[['top', 'right']].set_visible(False)
     return ax
 
 # %% ../../nbs/scratch/08_claims.ipynb #84062773
@@ -296,14 +254,11 @@ class Interval:
 
 def slope_interval(
     fit:LineFit,       # As `linear_regression` gives it
-    level:float=.95,   # Share of worlds in which such an interval holds the truth
     change:float=1.,   # For this many units of x: 1 gives the slope, 25 the effect of 25 degrees
 ) -> Interval:
-    "Confidence interval of the slope, or of the effect of changing x by `change`."
-    _check_share(level=level)
-    _check_finite(change=change)
-    half = stats.t.ppf((1+level)/2, fit.df)*fit.stderr
-    return Interval(fit.slope*change, *sorted(((fit.slope-half)*change, (fit.slope+half)*change)))
+    "95 % confidence interval of the slope, or of the effect of changing x by `change`."
+    middle,half = fit.slope*change,stats.t.ppf(.975, fit.n-2)*fit.stderr*abs(change)
+    return Interval(middle, middle-half, middle+half)
 
 # %% ../../nbs/scratch/08_claims.ipynb #a3c4b51b
 def plot_intervals(
@@ -313,24 +268,18 @@ def plot_intervals(
     ax:Axes|None=None,         # Axes to draw on; a new figure if `None`
 ) -> Axes:
     "Intervals below each other."
-    named = isinstance(intervals, dict)
-    items = list(intervals.values() if named else intervals)
-    ax = _axes(ax, (6, max(1.8, .45*len(items)) if named else 4))
-    top = dict(xycoords=('data', 'axes fraction'), xytext=(0, 2), textcoords='offset points', ha='center', fontsize=9)
-    if matters is not None:
-        ax.axvspan(-matters, matters, color='.88', lw=0)
-        ax.annotate('too small to matter', (0, 1), color='.4', **top)
+    names = list(intervals) if isinstance(intervals, dict) else []
+    items = [intervals[name] for name in names] or intervals
+    ax = axes_for(ax, (6, 4 if len(items)>9 else 1.8), xlabel='slope', yticks=range(len(names)), yticklabels=names)
+    if matters is not None: ax.axvspan(-matters, matters, color='.88', lw=0, label='too small to matter')
+    if truth is not None: ax.axvline(truth, color='C2', lw=1.2, label='truth')
     for k,i in enumerate(items):
-        c = 'C3' if truth is not None and truth not in i else 'C0'
-        ax.plot([i.low, i.high], [k, k], color=c, lw=2)
-        ax.plot(i.estimate, k, 'o', color=c, ms=4)
+        color = 'C3' if truth is not None and truth not in i else 'C0'
+        ax.plot([i.low, i.estimate, i.high], [k]*3, color=color, lw=2, marker='o', markevery=[1], ms=4)
     ax.axvline(0, color='k', lw=.8, ls=':')
-    if truth is not None:
-        ax.axvline(truth, color='C2', lw=1.2)
-        ax.annotate('truth', (truth, 1), color='C2', **top)
-    ax.set(yticks=range(len(items)) if named else [], yticklabels=list(intervals) if named else [], xlabel='slope')
     ax.invert_yaxis()
-    ax.spines[['top', 'right', 'left']].set_visible(False)
+    if truth is not None or matters is not None:
+        ax.legend(frameon=False, fontsize=9, loc='lower left', bbox_to_anchor=(0, 1))
     return ax
 
 # %% ../../nbs/scratch/08_claims.ipynb #9f40c91e
@@ -339,8 +288,11 @@ def conclusion(
     matters:float,     # Smallest size that would change what you do, above 0, in the same unit
 ) -> str:
     "What an interval allows to say, given the smallest effect that matters."
-    _check_finite(matters=matters)
-    if matters<=0: raise InputError(f'matters={matters}', 'a number above 0', 'ask what difference would change a decision')
+    if not matters>0:
+        raise InputError(
+            f'matters={matters}',
+            'a number above 0',
+            'ask what difference would change a decision')
     if interval.low>=matters or interval.high<=-matters: return 'it matters'
     if -matters<interval.low and interval.high<matters: return 'too small to matter'
     return 'not settled: more data, or better ones'
@@ -349,44 +301,30 @@ def conclusion(
 def power(
     slope:float,          # The true slope
     n_cities:int=100,     # At least 3
-    temp_sd:float=5.,     # Standard deviation of temperature
-    r_sd:float=.5,        # Standard deviation of R around the line
-    alpha:float=.05,      # Threshold for p
-    method:str='formula', # `formula` or `simulation`
-    n_worlds:int=4000,    # For `simulation`
-    seed:int=42,          # For `simulation`
 ) -> float: # 0 to 1
-    "Probability that a study of this size finds p < `alpha`, two-sided, when the slope is true."
-    _check_count(3, n_cities=n_cities)
-    _check_finite(slope=slope)
-    _check_bell(temp=(0, temp_sd), r=(0, r_sd))
-    _check_share(alpha=alpha)
-    if method=='simulation': return float((simulate_p_values(n_cities, n_worlds, (0, temp_sd), (0, r_sd), slope, seed)<alpha).mean())
-    if method!='formula': raise InputError(f'method={method!r}', "'formula' or 'simulation'", 'choose one')
+    "Probability that a study of this size finds p < 0.05, two-sided, when the slope is true."
+    check_between(3, np.inf, n_cities=n_cities)
     q = (np.arange(300)+.5)/300   # 300 equally likely fates
-    size = np.sqrt(stats.chi2.ppf(q, n_cities-1))[:,None]*temp_sd*abs(slope)/r_sd                     # slope / true standard error
-    bar = stats.t.isf(alpha/2, n_cities-2)*np.sqrt(stats.chi2.ppf(q, n_cities-2)/(n_cities-2))        # what it must exceed
+    spread = np.sqrt(stats.chi2.ppf(q, n_cities-1))[:,None]*TEMPERATURES[1]
+    noise = np.sqrt(stats.chi2.ppf(q, n_cities-2)/(n_cities-2))
+    size = spread*abs(slope)/R_VALUES[1]             # slope / true standard error
+    bar = stats.t.isf(.025, n_cities-2)*noise        # what it must exceed
     return float((stats.norm.cdf(size-bar) + stats.norm.cdf(-size-bar)).mean())
 
 # %% ../../nbs/scratch/08_claims.ipynb #2626ed3c
 def cities_needed(
     slope:float,        # The smallest slope that you do not want to miss
     chance:float=.8,    # Wanted power
-    temp_sd:float=5., r_sd:float=.5, alpha:float=.05, # As in `power`
 ) -> int: # Cities
     "The smallest study whose power is at least `chance`."
-    _check_share(chance=chance)
-    _check_finite(slope=slope)
-    if not slope: raise InputError('slope=0', 'a slope other than 0', 'name the smallest slope that would matter')
-    def enough(n): return power(slope, n, temp_sd, r_sd, alpha)>=chance
-    few,many = 2,3
-    while not enough(many):
-        few,many = many,2*many
-        if many>10_000_000: raise InputError(f'slope={slope:g}', 'a slope that ten million cities could show', 'ask whether so small an effect would matter')
-    while many-few>1:
-        mid = (few+many)//2
-        few,many = (few,mid) if enough(mid) else (mid,many)
-    return many
+    check_between(0, 1, chance=chance)
+    sizes = range(3, 10_000_000)
+    n = bisect_left(sizes, chance, key=lambda n: power(slope, n))
+    if n<len(sizes): return sizes[n]
+    raise InputError(
+        f'slope={slope:g}',
+        'a slope that ten million cities could show',
+        'ask whether so small an effect would matter')
 
 # %% ../../nbs/scratch/08_claims.ipynb #5b21f881
 def plot_power(
@@ -395,12 +333,10 @@ def plot_power(
     ax:Axes|None=None, # Axes to draw on; a new figure if `None`
 ) -> Axes:
     "Power against the size of the study."
-    ax = _axes(ax, (6, 2.8))
+    ax = axes_for(ax, (6, 2.8), xlabel='cities', ylabel='chance to find it', xscale='log', ylim=(0, 1.02))
     for name,p in powers.items(): ax.plot(n_cities, p, lw=2, label=name)
     ax.axhline(.8, color='k', lw=.8, ls=':')
-    ax.set(xlabel='cities', ylabel='chance to find it', xscale='log', ylim=(0, 1.02))
     ax.legend(frameon=False)
-    ax.spines[['top', 'right']].set_visible(False)
     return ax
 
 # %% ../../nbs/scratch/08_claims.ipynb #9b79f21c
@@ -412,11 +348,9 @@ def climate_r(
     equation=PAPER_EQUATION,   # `intercept`, and the slopes of `temperature` and `humidity`
 ): # R, of the same shape; the line may fall below 0, which nature cannot
     "R by the paper's equation."
-    t,h = np.asarray(temperature, dtype=float),np.asarray(humidity, dtype=float)
-    if not np.isfinite(t).all(): raise InputError(f'temperature={temperature}', 'degrees Celsius', 'change it')
-    if not ((h>=0)&(h<=100)).all(): raise InputError(f'humidity={humidity}', 'percent, 0 to 100', 'write 40 % as 40')
-    r = equation['intercept'] + equation['temperature']*t + equation['humidity']*h
-    return float(r) if r.ndim==0 else r
+    check_between(-np.inf, np.inf, temperature=temperature)
+    check_between(0, 100, humidity=humidity)
+    return equation['intercept'] + equation['temperature']*temperature + equation['humidity']*humidity
 
 # %% ../../nbs/scratch/08_claims.ipynb #fd255354
 def practical_effect(
@@ -427,11 +361,10 @@ def practical_effect(
 ) -> pd.DataFrame: # One row a place; columns temperature, humidity, R, spreads, cases (new ones in the last generation)
     "What an equation for R means on the ground: does the disease spread, and how far?"
     import pandas as pd
-    _check_count(1, generations=generations)
-    _check_finite(cases=cases)
-    if cases<=0: raise InputError(f'cases={cases}', 'a number above 0', 'change it')
+    check_between(1, np.inf, generations=generations, cases=cases)
     places = places or {'cool and dry': (10, 40), 'hot and humid': (35, 80)}
-    df = pd.DataFrame([(t, h, max(0., climate_r(t, h, equation))) for t,h in places.values()], index=list(places), columns=['temperature', 'humidity', 'R'])
+    df = pd.DataFrame.from_dict(places, orient='index', columns=['temperature', 'humidity'])
+    df['R'] = climate_r(df.temperature.to_numpy(), df.humidity.to_numpy(), equation).clip(0)
     return df.assign(spreads=df.R>1, cases=cases*df.R**generations)
 
 # %% ../../nbs/scratch/08_claims.ipynb #587f15af
@@ -439,17 +372,16 @@ def plot_climate(
     temperature:np.ndarray, # (a,) degrees Celsius
     humidity:np.ndarray,    # (b,) percent
     r:np.ndarray,           # (b, a) R, as `climate_r(*np.meshgrid(temperature, humidity))` gives it
-    places:pd.DataFrame|None=None, # As `practical_effect` gives them: marked by their names
+    places:pd.DataFrame,    # As `practical_effect` gives them: marked by their names
     ax:Axes|None=None,      # Axes to draw on; a new figure if `None`
 ) -> Axes:
     "R over temperature and humidity, with the line R = 1 where a disease turns from spreading to dying out."
-    ax = _axes(ax, (6, 3.4))
+    ax = axes_for(ax, (6, 3.4), xlabel='temperature (°C)', ylabel='relative humidity (%)')
     fill = ax.contourf(temperature, humidity, r, levels=np.arange(0, 4.1, .25), cmap='RdYlBu_r', extend='both')
     ax.figure.colorbar(fill, ax=ax, label='R')
     ax.contour(temperature, humidity, r, levels=[1], colors='k', linewidths=2)
-    for name,row in (places.iterrows() if places is not None else ()):
-        ax.plot(row.temperature, row.humidity, 'ko', ms=6)
-        ax.annotate(f'{name}\nR = {row.R:.2f}', (row.temperature, row.humidity), xytext=(0, 9), textcoords='offset points',
-                    ha='center', fontsize=9, bbox=dict(fc='w', ec='none', alpha=.75, pad=1.5))
-    ax.set(xlabel='temperature (°C)', ylabel='relative humidity (%)')
+    ax.plot(places.temperature, places.humidity, 'ko', ms=6)
+    for name,row in places.iterrows():
+        label = dict(fc='w', ec='none', alpha=.75, pad=1.5)
+        ax.text(row.temperature, row.humidity+6, f'{name}\nR = {row.R:.2f}', ha='center', fontsize=9, bbox=label)
     return ax

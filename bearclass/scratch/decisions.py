@@ -5,147 +5,111 @@
 # %% ../../nbs/scratch/10_decisions.ipynb #e304ec6d
 from __future__ import annotations
 import html, json, textwrap
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 import numpy as np
 from fastcore.basics import patch
-from ..core import InputError, MissingError, write_atomic
-from .claims import _axes, _check_finite
+from ..core import InputError, markdown_text, write_atomic
+from .claims import axes_for, check_between
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
 
 # %% auto #0
-__all__ = ['DRIVETRAIN_QUESTIONS', 'posterior', 'plot_posterior', 'FourOutcomes', 'four_outcomes', 'plot_four_outcomes',
-           'plot_break_even', 'Drivetrain', 'plot_drivetrain', 'load_drivetrain', 'drivetrain_form']
+__all__ = ['DRIVETRAIN_QUESTIONS', 'posterior', 'FourOutcomes', 'plot_four_outcomes', 'plot_break_even', 'Drivetrain',
+           'plot_drivetrain', 'load_drivetrain', 'drivetrain_form']
 
 # %% ../../nbs/scratch/10_decisions.ipynb #972b87c6
-def _check_probability(**ps):
-    "Each of `ps` must be numbers in 0 to 1; returns them as arrays."
-    out = []
-    for name,p in ps.items():
-        try: a = np.asarray(p, dtype=float)
-        except (TypeError, ValueError): a = np.array(np.nan)
-        if not ((a>=0)&(a<=1)).all(): raise InputError(f'{name}={p!r}', 'a probability, 0 to 1', 'write 5 % as 0.05')
-        out.append(a)
-    return out
-
 def posterior(
     prior,               # Probability of the claim before, 0 to 1; a number or an array
     if_true=.8,          # Probability of the finding if the claim is true: the study's power
     if_false=.05,        # Probability of the finding if it is false: the rate of false alarms
 ): # Probability of the claim after, of the same shape
     "How probable a claim is once something was found (Bayes' rule)."
-    prior,if_true,if_false = _check_probability(prior=prior, if_true=if_true, if_false=if_false)
+    check_between(0, 1, prior=prior, if_true=if_true, if_false=if_false)
     seen = prior*if_true + (1-prior)*if_false
-    if not (seen>0).all(): raise InputError('a finding that could not happen in either world', '`if_true` or `if_false` above 0', 'ask how the finding came about')
-    p = prior*if_true/seen
-    return float(p) if p.ndim==0 else p
-
-# %% ../../nbs/scratch/10_decisions.ipynb #412efbe6
-def plot_posterior(
-    priors:np.ndarray,  # (k,) probabilities before
-    posteriors:dict,    # Name of a finding -> (k,) probabilities after
-    ax:Axes|None=None,  # Axes to draw on; a new figure if `None`
-) -> Axes:
-    "Belief after against belief before."
-    ax = _axes(ax, (4.6, 3.4))
-    for name,p in posteriors.items(): ax.plot(priors, p, lw=2, label=name)
-    ax.plot([0, 1], [0, 1], color='.6', lw=1, ls=':', label='nothing learnt')
-    ax.set(xlabel='probability before', ylabel='probability after', xlim=(0, 1), ylim=(0, 1.01))
-    ax.legend(frameon=False, loc='lower right')
-    ax.spines[['top', 'right']].set_visible(False)
-    return ax
+    if not np.all(seen>0):
+        raise InputError(
+            'a finding that could not happen in either world',
+            '`if_true` or `if_false` above 0',
+            'ask how the finding came about')
+    return prior*if_true/seen
 
 # %% ../../nbs/scratch/10_decisions.ipynb #503cc94f
 @dataclass
 class FourOutcomes:
     "Two actions, two truths, and what each of the four ends is worth."
-    utilities:np.ndarray  # (2, 2): row = action, column = truth (the claim is true, it is not)
+    utilities:np.ndarray  # 2 x 2 numbers: row = action, column = truth (the claim is true, it is not)
     prob:float            # Probability of the claim, 0 to 1
     actions:tuple=('act on it', 'do not act on it')
     truths:tuple=('true', 'not true')
-    unit:str=''           # Of the utilities
+    unit:str=''           # Of the utilities, such as `lives` or `€`
+
+    def __post_init__(self):
+        check_between(0, 1, prob=self.prob)
+        check_between(-np.inf, np.inf, utilities=self.utilities)
+        self.utilities = np.array(self.utilities, float)
+        if self.utilities.shape!=(2, 2):
+            raise InputError(
+                f'utilities of shape {self.utilities.shape}',
+                '2 x 2 numbers',
+                'give one row for each action, one column for each truth')
 
     @property
-    def expected(self): return self.utilities@np.array([self.prob, 1-self.prob])
+    def expected(self): return self.utilities@[self.prob, 1-self.prob]
     @property
-    def best(self): return self.actions[int(self.expected.argmax())]
-
-# %% ../../nbs/scratch/10_decisions.ipynb #e17f7c2d
-def four_outcomes(
-    utilities,     # 2 x 2 numbers: [[act and true, act and not true], [don't act and true, don't act and not true]]
-    prob:float,    # Probability of the claim, 0 to 1
-    actions=('act on it', 'do not act on it'), # Names of the rows
-    truths=('true', 'not true'),               # Names of the columns
-    unit:str='',   # Of the utilities, such as `lives` or `€`
-) -> FourOutcomes:
-    "The table of four outcomes, checked: `.expected`, `.best`, `.break_even`, `.value_of_knowing`, `.table()`."
-    try: u = np.asarray(utilities, dtype=float)
-    except (TypeError, ValueError): u = np.full((1, 1), np.nan)
-    if u.shape!=(2, 2) or not np.isfinite(u).all(): raise InputError(f'utilities {utilities!r}', '2 x 2 finite numbers', 'give one row for each action, one column for each truth')
-    if isinstance(prob, bool) or np.ndim(prob): raise InputError(f'prob={prob!r}', 'one probability, 0 to 1', 'write 5 % as 0.05')
-    p, = _check_probability(prob=prob)
-    for name,v in (('actions', actions), ('truths', truths)):
-        if isinstance(v, str) or len(v)!=2 or len(set(v))!=2: raise InputError(f'{name}={v!r}', 'two different names', 'name them')
-    return FourOutcomes(u, float(p), tuple(actions), tuple(truths), unit)
+    def best(self): return self.actions[self.expected.argmax()]
 
 # %% ../../nbs/scratch/10_decisions.ipynb #9e3c636e
 @patch(as_prop=True)
 def break_even(self:FourOutcomes):
     "Probability of the claim at which both actions are equally good; `None` if one is never worse."
     gain_true,gain_false = self.utilities[0]-self.utilities[1]
-    if np.sign(gain_true)*np.sign(gain_false)>=0: return None
-    return float(gain_false/(gain_false-gain_true))
+    return float(gain_false/(gain_false-gain_true)) if gain_true*gain_false<0 else None
 
 @patch(as_prop=True)
 def value_of_knowing(self:FourOutcomes):
     "Expected gain of learning the truth before choosing: the most that a study can be worth."
-    informed = self.utilities.max(0)@np.array([self.prob, 1-self.prob])
-    return float(informed-self.expected.max())
+    return float(self.utilities.max(0)@[self.prob, 1-self.prob] - self.expected.max())
 
-# %% ../../nbs/scratch/10_decisions.ipynb #2a685494
 @patch
-def table(self:FourOutcomes) -> pd.DataFrame: # Rows actions, columns truths with their probability, and the expected utility
+def table(self:FourOutcomes
+) -> pd.DataFrame: # Rows actions, columns truths with their probability, and the expected utility
     "The four outcomes with the expected utility of each action."
     import pandas as pd
     cols = [f'{t} ({p:.0%})' for t,p in zip(self.truths, (self.prob, 1-self.prob))]
-    return pd.DataFrame(self.utilities, index=list(self.actions), columns=cols).assign(expected=self.expected)
+    return pd.DataFrame(self.utilities, index=self.actions, columns=cols).assign(expected=self.expected)
 
 @patch
 def _repr_html_(self:FourOutcomes): return self.table().to_html()
 
 # %% ../../nbs/scratch/10_decisions.ipynb #4c3787f0
 def plot_four_outcomes(
-    outcomes:FourOutcomes, # As `four_outcomes` gives them
+    outcomes:FourOutcomes,
     ax:Axes|None=None,     # Axes to draw on; a new figure if `None`
 ) -> Axes:
     "The four ends as coloured fields, the better action of each column in bold."
-    ax = _axes(ax, (4.8, 2.6))
     u = outcomes.utilities
+    ax = axes_for(ax, (4.8, 2.6), title=outcomes.unit, xticks=[0, 1], yticks=[0, 1], xticklabels=outcomes.truths,
+                  yticklabels=outcomes.actions)
     ax.imshow(u, cmap='RdYlGn', aspect='auto', alpha=.6)
-    for (i,j),v in np.ndenumerate(u): ax.text(j, i, f'{v:g}', ha='center', va='center', fontsize=14, weight='bold' if v==u[:,j].max() else 'normal')
-    ax.set(xticks=[0, 1], yticks=[0, 1], xticklabels=outcomes.truths, yticklabels=outcomes.actions)
-    ax.set_title(outcomes.unit, fontsize=10)
-    ax.tick_params(length=0)
-    ax.spines[:].set_visible(False)
+    for (i,j),v in np.ndenumerate(u):
+        ax.text(j, i, f'{v:g}', ha='center', va='center', fontsize=14, weight='bold' if v==u[:,j].max() else 'normal')
     return ax
 
 def plot_break_even(
-    outcomes:FourOutcomes, # As `four_outcomes` gives them
+    outcomes:FourOutcomes,
     ax:Axes|None=None,     # Axes to draw on; a new figure if `None`
 ) -> Axes:
     "Expected utility of both actions for every probability of the claim; where they cross, both are equally good."
-    ax = _axes(ax, (5.4, 3))
-    for k,(name,u) in enumerate(zip(outcomes.actions, outcomes.utilities)): ax.plot([0, 1], u[::-1], lw=2, color=f'C{k}', label=name)
+    ax = axes_for(ax, (5.4, 3), xlabel=f'probability that it is {outcomes.truths[0]}', ylabel='expected utility')
+    for name,u in zip(outcomes.actions, outcomes.utilities): ax.plot([0, 1], u[::-1], lw=2, label=name)
     ax.axvline(outcomes.prob, color='.5', lw=1, ls=':', label=f'held now: {outcomes.prob:.0%}')
-    if outcomes.break_even is not None: ax.axvline(outcomes.break_even, color='C3', lw=1, ls='--', label=f'break-even: {outcomes.break_even:.0%}')
-    ax.set(xlabel=f'probability that it is {outcomes.truths[0]}', ylabel='expected utility', xlim=(0, 1))
-    low,high = outcomes.utilities.min(),outcomes.utilities.max()
-    ax.set_ylim(low-.05*(high-low or 1), high+.35*(high-low or 1))   # room for the legend
+    if outcomes.break_even is not None:
+        ax.axvline(outcomes.break_even, color='C3', lw=1, ls='--', label=f'break-even: {outcomes.break_even:.0%}')
+    ax.margins(y=.3)   # room for the legend
     ax.legend(frameon=False, fontsize=8, ncols=2, loc='upper left', columnspacing=1)
-    ax.spines[['top', 'right']].set_visible(False)
     return ax
 
 # %% ../../nbs/scratch/10_decisions.ipynb #58b91c57
@@ -161,23 +125,16 @@ class Drivetrain:
     "A worksheet: from the objective to the models, in this order."
     project:str=''                               # Its name
     objective:str=''                             # One sentence, with the measure
-    levers:list[str] = field(default_factory=list) # What can be changed
+    levers:list[str] = field(default_factory=list) # What can be changed; a list, or text with one entry a line
     data:list[str] = field(default_factory=list)   # What shows how levers move the objective
     models:list[str] = field(default_factory=list) # What must be predicted
 
-    def __post_init__(self):
-        for f in ('levers', 'data', 'models'): setattr(self, f, _lines(f, getattr(self, f)))
-        for f in ('project', 'objective'):
-            if not isinstance(getattr(self, f), str): raise InputError(f'{f}={getattr(self, f)!r}', 'text', 'put it in quotes')
-            setattr(self, f, ' '.join(getattr(self, f).split()))
+    def __post_init__(self): self.levers,self.data,self.models = map(_entries, (self.levers, self.data, self.models))
 
-# %% ../../nbs/scratch/10_decisions.ipynb #05fd308d
-def _lines(name, v):
-    "The entries of a list field: given as a list, or as text with one entry a line; blanks and list marks are dropped."
-    if isinstance(v, str): v = v.splitlines()
-    if not isinstance(v, (list, tuple)) or not all(isinstance(o, str) for o in v):
-        raise InputError(f'{name}={v!r}', 'a list of texts, or text with one entry a line', f"write for example {name}=['the price']")
-    return [t for o in v if (t := ' '.join(o.split()).removeprefix('- ').strip())]
+def _entries(v):
+    "The entries of a list field, without blank ones and list marks."
+    lines = v.splitlines() if isinstance(v, str) else v
+    return [t for o in lines if (t := o.strip().removeprefix('- ').strip())]
 
 @patch
 def missing(self:Drivetrain) -> dict: # Field -> question; empty when the worksheet is full
@@ -188,100 +145,77 @@ def missing(self:Drivetrain) -> dict: # Field -> question; empty when the worksh
 def hints(self:Drivetrain) -> list: # Sentences; may be empty
     "What a friendly reader would say about the answers."
     out = [f'{f} is empty. {q}' for f,q in self.missing().items()]
-    if self.objective.lower().split(' ')[0] in ('predict', 'classify', 'recognise', 'recognize', 'detect', 'forecast'):
+    if self.objective.lower().startswith(('predict', 'classify', 'recogni', 'detect', 'forecast')):
         out.append('The objective is a prediction. What will be better, for whom, once you can predict it?')
-    if self.models and not self.levers: out.append('There are models but no levers. What would you do differently, whatever they say?')
+    if self.models and not self.levers:
+        out.append('There are models but no levers. What would you do differently, whatever they say?')
     return out
 
 # %% ../../nbs/scratch/10_decisions.ipynb #0b071cc7
 @patch
-def _repr_html_(self:Drivetrain):
-    "The worksheet as a card."
-    def cell(v, q):
-        if not v: return f'<i style="opacity:.6">{html.escape(q)}</i>'
-        return html.escape(v) if isinstance(v, str) else '<br>'.join(html.escape(o) for o in v)
-    rows = ''.join(f'<tr><th style="text-align:left;vertical-align:top">{f}</th><td style="text-align:left">{cell(getattr(self, f), q)}</td></tr>'
-                   for f,q in DRIVETRAIN_QUESTIONS.items() if f!='project')
-    n = len(self.missing())
-    todo = f'{n} still empty' if n else 'nothing empty'
-    return f'<table style="border:1px solid;max-width:45em"><caption><b>{html.escape(self.project or "Project without a name")}</b> ({todo})</caption>{rows}</table>'
+def to_markdown(self:Drivetrain) -> str:
+    "The worksheet as Markdown; empty fields show their question."
+    text = f"# {markdown_text(self.project) or 'Project without a name'}\n"
+    for f,q in list(DRIVETRAIN_QUESTIONS.items())[1:]:
+        v = getattr(self, f)
+        answer = markdown_text(v) if isinstance(v, str) else '\n'.join(f'- {markdown_text(o)}' for o in v)
+        text += f"\n## {f.capitalize()}\n\n{answer or f'*{q}*'}\n"
+    return text
+
+Drivetrain._repr_markdown_ = Drivetrain.to_markdown
 
 # %% ../../nbs/scratch/10_decisions.ipynb #e93427e7
 def plot_drivetrain(
     worksheet:Drivetrain, # What to draw
     ax:Axes|None=None,    # Axes to draw on; a new figure if `None`
 ) -> Axes:
-    "The four steps as boxes with arrows; what is empty shows its question."
-    ax = _axes(ax, (9, 2.8))
+    "The four steps beside each other with arrows; what is empty shows its question."
+    ax = axes_for(ax, (10, 2.2), xlim=(0, 4), ylim=(0, 1), title=worksheet.project)
+    ax.axis('off')
     for k,f in enumerate(('objective', 'levers', 'data', 'models')):
         v = getattr(worksheet, f)
-        items = [v] if isinstance(v, str) and v else v or [DRIVETRAIN_QUESTIONS[f]]
-        text = '\n'.join(textwrap.fill(o, 24, initial_indent='' if f=='objective' or not v else '• ', subsequent_indent='' if f=='objective' or not v else '  ') for o in items)
-        ax.add_patch(_box(k, bool(v)))
-        ax.text(k, .95, f'{k+1}. {f}', ha='center', va='center', weight='bold', color=f'C{k}')
-        ax.text(k-.41, .8, text, ha='left', va='top', fontsize=8, style='normal' if v else 'italic', color='k' if v else '.5')
-        if k: ax.annotate('', (k-.46, .5), (k-.54, .5), arrowprops=dict(arrowstyle='->', lw=1.5))
-    ax.set(xlim=(-.5, 3.5), ylim=(0, 1.05), title=worksheet.project)
-    ax.axis('off')
+        answers = [v or DRIVETRAIN_QUESTIONS[f]] if isinstance(v, str) or not v else [f'• {o}' for o in v]
+        text = '\n'.join(textwrap.fill(o, 26, subsequent_indent='  ') for o in answers)
+        ax.text(k, .9, f'{k+1}. {f}', weight='bold', color=f'C{k}')
+        ax.text(k, .8, text, va='top', fontsize=9, style='normal' if v else 'italic')
+        if k: ax.annotate('', (k-.08, .92), (k-.32, .92), arrowprops=dict(arrowstyle='->', lw=1.5))
     return ax
 
-def _box(k, full):
-    "The frame of step `k`; dashed while it is empty."
-    from matplotlib.patches import FancyBboxPatch
-    return FancyBboxPatch((k-.44, .05), .88, .82, boxstyle='round,pad=0,rounding_size=.04', fc='none', ec=f'C{k}', lw=1.5, ls='-' if full else '--')
-
 # %% ../../nbs/scratch/10_decisions.ipynb #2b6193ee
-@patch
-def to_markdown(self:Drivetrain) -> str:
-    "The worksheet as Markdown; empty fields show their question."
-    def body(f, q):
-        v = getattr(self, f)
-        if not v: return f'*{q}*'
-        return v if isinstance(v, str) else '\n'.join(f'- {o}' for o in v)
-    parts = [f'## {f.capitalize()}\n\n{body(f, q)}' for f,q in DRIVETRAIN_QUESTIONS.items() if f!='project']
-    return '\n\n'.join([f"# {self.project or 'Project without a name'}", *parts]) + '\n'
-
 @patch
 def save(self:Drivetrain,
     path:str|Path, # Ends in `.md` or `.json`
 ) -> Path:
     "Write the worksheet, all at once, as Markdown or JSON."
     path = Path(path)
-    if path.suffix not in ('.md', '.json'): raise InputError(f'{str(path)!r}', 'a name that ends in .md or .json', 'choose one of the two')
-    if not path.parent.is_dir(): raise MissingError(f'there is no folder {str(path.parent)!r}', 'a folder to write into', 'make it first')
-    return write_atomic(path, self.to_markdown() if path.suffix=='.md' else json.dumps(asdict(self), ensure_ascii=False, indent=1)+'\n')
+    if path.suffix=='.md': return write_atomic(path, self.to_markdown())
+    if path.suffix=='.json': return write_atomic(path, json.dumps(asdict(self), ensure_ascii=False, indent=1)+'\n')
+    raise InputError(f'{str(path)!r}', 'a name that ends in .md or .json', 'choose one of the two')
 
-# %% ../../nbs/scratch/10_decisions.ipynb #789e9806
 def load_drivetrain(
     path:str|Path, # A `.json` file that `save` wrote
 ) -> Drivetrain:
     "Open a saved worksheet."
-    path = Path(path)
-    if not path.is_file(): raise MissingError(f'there is no file {str(path)!r}', 'a worksheet saved as .json', 'check the path')
-    try: d = json.loads(path.read_text(encoding='utf-8'))
-    except ValueError as e: raise InputError(f'{str(path)!r} is not JSON ({e})', 'a worksheet saved as .json', "use `save('name.json')`; Markdown is for reading only") from e
-    known = {f.name for f in fields(Drivetrain)}
-    if not isinstance(d, dict) or set(d)-known: raise InputError(f'{str(path)!r} holds something else', f"the fields {', '.join(sorted(known))}", 'open a file that `save` wrote')
-    return Drivetrain(**d)
+    try: return Drivetrain(**json.loads(Path(path).read_text(encoding='utf-8')))
+    except (ValueError, TypeError) as e:
+        raise InputError(
+            f'{str(path)!r} holds no worksheet ({e})',
+            'a worksheet saved as .json',
+            "use `save('name.json')`; Markdown is for reading only") from e
 
 # %% ../../nbs/scratch/10_decisions.ipynb #ee73de50
 def drivetrain_form(
-    start:Drivetrain|None=None, # What the boxes hold at first; `None`: nothing
 ): # An `ipywidgets.VBox` with a method `.drivetrain()`
     "The worksheet as a form; below it stands what is still to be answered."
-    import ipywidgets as widgets
-    start = start or Drivetrain()
-    wide = widgets.Layout(width='40em')
-    boxes = {f: widgets.Textarea(value=_as_text(getattr(start, f)), placeholder=q, description=f, layout=wide) for f,q in DRIVETRAIN_QUESTIONS.items()}
-    note = widgets.HTML(_note(start))
-    form = widgets.VBox([*boxes.values(), note])
-    form.drivetrain = lambda: Drivetrain(**{f: b.value for f,b in boxes.items()})
-    for b in boxes.values(): b.observe(lambda _: setattr(note, 'value', _note(form.drivetrain())), names='value')
+    import ipywidgets as w
+    boxes = [w.Textarea(placeholder=question, description=name, layout=dict(width='40em'))
+             for name,question in DRIVETRAIN_QUESTIONS.items()]
+    note = w.HTML()
+    form = w.VBox([*boxes, note])
+    form.drivetrain = lambda: Drivetrain(*[b.value.strip() for b in boxes])
+    def _show_note(change=None):
+        hints = form.drivetrain().hints() or ['All five questions have an answer.']
+        note.value = '<br>'.join(html.escape(h) for h in hints)
+    for b in boxes: b.observe(_show_note, 'value')
+    _show_note()
     return form
-
-def _as_text(v): return v if isinstance(v, str) else '\n'.join(v)
-
-def _note(worksheet):
-    "What is still to be answered, as HTML."
-    hints = worksheet.hints()
-    return '<br>'.join(html.escape(h) for h in hints) or 'All five questions have an answer.'

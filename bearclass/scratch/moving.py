@@ -7,21 +7,16 @@ from __future__ import annotations
 import io, re
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from ..core import InputError
-from .sgd import Run, descend, fit_line, fit_quadratic, quadratic, roller_coaster
-if TYPE_CHECKING:
-    import ipywidgets as widgets
-    from IPython.display import HTML
+from .sgd import Run, descend, fit_line
 
 # %% auto #0
-__all__ = ['VERDICTS', 'two_valleys', 'roll_ball', 'fit_curve', 'plot_fit', 'plot_losses', 'pick_steps', 'plot_filmstrip',
-           'animate_fit', 'Surface', 'loss_surface', 'plot_loss_surface', 'judge_run', 'explore_run', 'plot_explored',
+__all__ = ['VERDICTS', 'two_valleys', 'roll_ball', 'fit_curve', 'plot_fit', 'plot_losses', 'plot_filmstrip', 'animate_fit',
+           'Surface', 'loss_surface', 'plot_loss_surface', 'judge_run', 'explore_run', 'plot_explored', 'drawn_png',
            'explore_sgd']
 
 # %% ../../nbs/scratch/05_moving.ipynb #6ad64992
@@ -38,12 +33,10 @@ def roll_ball(
     lr:float=.05,
     n_steps:int=40,
     momentum:float=0.,
-    span:tuple=(-2.4, 2.4),  # Stretch of ground that a picture shows, at least
-    keep_going:bool=False,   # As in `descend`
 ) -> Run:
     "Gradient descent on a curve, one parameter: a ball on the ground."
-    run = descend(lambda p: f(p).sum(), [float(start)], lr, n_steps, momentum=momentum, keep_going=keep_going)
-    run.kind,run.x = 'ball', torch.tensor(span)
+    run = descend(lambda p: f(p).sum(), [start], lr, n_steps, momentum=momentum)
+    run.curve,run.x = (lambda x, p: f(x)), torch.tensor([-2.4, 2.4, *run.params[:,0]])   # the ground to draw, at least
     return run
 
 # %% ../../nbs/scratch/05_moving.ipynb #7ab16477
@@ -52,34 +45,8 @@ def fit_curve(
     step:int=-1, # Which step; negative counts from the end
 ) -> tuple[np.ndarray, np.ndarray]: # Places and heights, both (100,)
     "The model after some step, as a curve over the range of its data; for a ball, the ground."
-    if run.kind=='ball':
-        x = torch.linspace(min(run.x[0], run.params.min()), max(run.x[1], run.params.max()), 100)
-        return x.numpy(), torch.vmap(run.loss_of)(x[:,None]).numpy()
-    t = run.x if run.x.ndim==1 else run.x[:,0]
-    x = torch.linspace(t.min(), t.max(), 100)
-    p = torch.from_numpy(run.params[step])
-    return x.numpy(), (quadratic(x, p) if run.kind=='quadratic' else p[0]*x + p[1]).numpy()
-
-def _reach(values, margin=.35):
-    "Smallest and largest value, and some room beyond."
-    lo,hi = float(np.min(values)), float(np.max(values))
-    room = margin*max(hi-lo, 1e-3)
-    return lo-room, hi+room
-
-# %% ../../nbs/scratch/05_moving.ipynb #7913fe8a
-def _heights(run):
-    "A range for the vertical axis: all data, and the start's curve unless it is too far away."
-    y = np.asarray(run.y)
-    lo,hi = _reach(y, .15)
-    first = fit_curve(run, 0)[1]
-    return max(lo-4*(hi-lo), min(lo, first.min())), min(hi+4*(hi-lo), max(hi, first.max()))
-
-def _short(v): return f'{v:,.0f}' if 1000<=abs(v)<1e7 else f'{v:.3g}'
-
-def _check_run(run, step=0):
-    if not isinstance(run, Run) or run.kind not in ('line', 'quadratic', 'ball'):
-        raise InputError(f'{run!r:.60}', 'a run of `fit_line`, `fit_quadratic` or `roll_ball`', 'pass what one of these returned')
-    if not -len(run)-1<=step<=len(run): raise InputError(f'step {step} of a run with {len(run)}', f'0 to {len(run)}', 'choose one that happened')
+    x = torch.linspace(run.x.min(), run.x.max(), 100)
+    return x.numpy(), run.curve(x, torch.from_numpy(run.params[step])).numpy()
 
 # %% ../../nbs/scratch/05_moving.ipynb #4b5bdcad
 def plot_fit(
@@ -88,18 +55,19 @@ def plot_fit(
     ax:Axes|None=None, # Axes to draw on; a new figure if `None`
 ) -> Axes:
     "Draw the model as it was after a step: the curve through the data, or the ball on the ground."
-    _check_run(run, step)
     if ax is None: _,ax = plt.subplots(figsize=(4,3))
     i = step%(len(run)+1)
-    ball = run.kind=='ball'
-    if not ball: ax.scatter(run.x if run.x.ndim==1 else run.x[:,0], run.y, s=12, color='tab:orange', alpha=.7)
-    ax.plot(*fit_curve(run, i), color='.55' if ball else 'tab:blue', lw=2)
-    if ball:
-        ax.plot(run.params[:i+1,0], run.losses[:i+1], '.-', color='tab:blue', alpha=.4, lw=.8)
-        ax.scatter(run.params[i], run.losses[i], s=110, color='red', zorder=3)
-        ax.margins(y=.12)
-    else: ax.set_ylim(*_heights(run))
-    ax.set(title=f'step {i}: loss {_short(run.losses[i])}', xlabel='parameter' if ball else 'x', ylabel='height' if ball else 'y')
+    loss = run.losses[i]
+    ax.set_title(f'step {i}: loss {loss:,.2f}')
+    ax.plot(*fit_curve(run, i), lw=2)
+    if run.y is None:   # a ball
+        ax.plot(run.params[:i+1,0], run.losses[:i+1], '.-', color='tab:orange', alpha=.5, lw=.8)
+        ax.scatter(run.params[i], loss, s=110, color='red', zorder=3)
+        ax.set(xlabel='parameter', ylabel='height')
+        return ax
+    ax.scatter(run.x, run.y, s=12, color='tab:orange', alpha=.7)
+    low,high = run.y.min(),run.y.max()   # a poor curve may leave the picture
+    ax.set(xlabel='x', ylabel='y', ylim=(2*low-high, 2*high-low))
     return ax
 
 # %% ../../nbs/scratch/05_moving.ipynb #b45b7e3d
@@ -118,25 +86,14 @@ def plot_losses(
     ax.set(xlabel='step', ylabel='loss')
     return ax
 
-# %% ../../nbs/scratch/05_moving.ipynb #83856457
-def pick_steps(
-    n_steps:int, # Length of the run
-    n:int=6,     # How many moments, at most
-) -> list[int]: # Ascending, the first is 0 and the last is `n_steps`
-    "Steps worth showing: the first, the last, and more of the early ones."
-    if n<1 or n_steps<0: raise InputError(f'n={n} moments of {n_steps} steps', 'at least one moment', 'change it')
-    if n==1: return [n_steps]
-    return sorted({0, n_steps} | {int(round(s)) for s in np.geomspace(1, n_steps+1, n) - 1})
-
 # %% ../../nbs/scratch/05_moving.ipynb #487c8471
 def plot_filmstrip(
     run:Run,
-    n:int=5,          # How many moments, at most
-    size:float=2.2,   # Inches for one moment
+    n:int=5, # How many moments, at most
 ) -> list[Axes]: # One for each moment
     "Draw a run at several steps, left to right."
-    steps = pick_steps(len(run), n)
-    _,axs = plt.subplots(1, len(steps), figsize=(size*len(steps), size), sharey=True, squeeze=False)
+    steps = sorted({round(s)-1 for s in np.geomspace(1, len(run)+1, n)})
+    _,axs = plt.subplots(1, len(steps), figsize=(2.2*len(steps), 2.2), sharey=True, squeeze=False)
     for s,ax in zip(steps, axs[0]):
         plot_fit(run, s, ax).set(ylabel='')
         ax.title.set_fontsize(9)
@@ -144,8 +101,9 @@ def plot_filmstrip(
     return list(axs[0])
 
 # %% ../../nbs/scratch/05_moving.ipynb #3c1095d7
-_symbols = {'fa-minus':'−', 'fa-plus':'+', 'fa-fast-backward':'|◂', 'fa-step-backward':'◂', 'fa-play fa-flip-horizontal':'◀',
-            'fa-pause':'‖', 'fa-play':'▶', 'fa-step-forward':'▸', 'fa-fast-forward':'▸|'}
+_symbols = {
+    'fa-minus':'−', 'fa-plus':'+', 'fa-fast-backward':'|◂', 'fa-step-backward':'◂', 'fa-play fa-flip-horizontal':'◀',
+    'fa-pause':'‖', 'fa-play':'▶', 'fa-step-forward':'▸', 'fa-fast-forward':'▸|'}
 
 def _without_web_font(html):
     "matplotlib's player with characters on its buttons, and no link to another server."
@@ -156,23 +114,19 @@ def _without_web_font(html):
 def animate_fit(
     run:Run|None=None,    # Of `fit_line`, `fit_quadratic` or `roll_ball`; `None`: `fit_line()`
     max_frames:int=40,    # A longer run is thinned out evenly
-    interval:float=120,   # Milliseconds from frame to frame
-    width:float=7,        # Inches, at 72 dots each
-) -> HTML: # Shows itself at the end of a cell; `.data` is the page as text
+): # An `IPython.display.HTML`, which shows itself at the end of a cell; `.data` is the page as text
     "A film of a run with buttons to play, stop and step: the model on the left, its loss on the right."
     from IPython.display import HTML
     from matplotlib.animation import FuncAnimation
-    if run is None: run = fit_line()
-    _check_run(run)
-    if max_frames<1: raise InputError(f'max_frames={max_frames}', 'at least 1', 'change it')
-    fig = Figure(figsize=(width, width*.42), dpi=72, layout='constrained')
+    run = run or fit_line()
+    fig = Figure(figsize=(7, 3), dpi=72, layout='constrained')
     axs = fig.subplots(1, 2)
     def _draw(step):
         for ax,plot in zip(axs, (plot_fit, plot_losses)):
             ax.clear()
             plot(run, step, ax)
-    steps = sorted({int(s) for s in np.linspace(0, len(run), min(max_frames, len(run)+1)).round()})
-    film = FuncAnimation(fig, _draw, frames=steps, init_func=lambda: None, interval=interval)
+    steps = sorted({round(s) for s in np.linspace(0, len(run), max_frames)})
+    film = FuncAnimation(fig, _draw, frames=steps, init_func=lambda: None, interval=120)
     return HTML(_without_web_font(film.to_jshtml(default_mode='once')))
 
 # %% ../../nbs/scratch/05_moving.ipynb #83a54ce9
@@ -188,79 +142,57 @@ class Surface:
 def loss_surface(
     run:Run,
     axes:tuple[int, int]=(0, 1), # Which two parameters; the others stay as they are at the end
-    n:int=80,                    # Points along each side
-    margin:float=.35,            # How far beyond the path, as a share of its extent
-    limits:tuple|None=None,      # ((low, high), (low, high)) in place of a map that fits the path
+    limits:tuple|None=None,      # ((low, high), (low, high)) of the map; `None`: it fits the path
 ) -> Surface:
     "The loss around the path of a run."
-    P = run.params.shape[1]
-    if P<2 or not all(0<=a<P for a in axes) or axes[0]==axes[1]:
-        raise InputError(f'axes={axes} of {P} parameter' + 's'*(P!=1), 'two different ones that exist', 'choose others; a single parameter is a curve: `plot_fit`')
-    i,j = axes
-    x,y = [np.linspace(*(l or _reach(run.params[:,a], margin)), n, dtype=np.float32) for a,l in zip(axes, limits or (None, None))]
-    grid = torch.from_numpy(np.tile(run.params[-1], (n*n, 1)))
-    grid[:,i],grid[:,j] = torch.from_numpy(np.tile(x, n)), torch.from_numpy(np.repeat(y, n))
-    return Surface(x, y, torch.vmap(run.loss_of)(grid).numpy().reshape(n, n), tuple(axes))
+    path = run.params[:,list(axes)]
+    room = .35*np.ptp(path, axis=0)
+    x,y = [np.linspace(*ends, 80, dtype=np.float32) for ends in limits or zip(path.min(0)-room, path.max(0)+room)]
+    grid = np.tile(run.params[-1], (80, 80, 1))
+    grid[...,list(axes)] = np.stack(np.meshgrid(x, y), -1)
+    z = torch.vmap(run.loss_of)(torch.from_numpy(grid).flatten(0, 1))
+    return Surface(x, y, z.view(80, 80).numpy(), axes)
 
 # %% ../../nbs/scratch/05_moving.ipynb #b5af7ce3
 def plot_loss_surface(
     surface:Surface,
-    run:Run|None=None,     # Draw its path, too
-    ax:Axes|None=None,     # Axes to draw on, made with `projection='3d'` for `kind='3d'`; a new figure if `None`
-    kind:str='contour',    # `contour` or `3d`
+    run:Run,                # Whose path to draw
+    ax:Axes|None=None,      # Axes to draw on; a new figure if `None`
     names=('a[0]', 'a[1]'), # What the two parameters are called
 ) -> Axes:
-    "Draw the loss as a map with lines of equal height, or as a mountain, with a path on it."
-    if kind not in ('contour', '3d'): raise InputError(f'kind={kind!r}', "'contour' or '3d'", 'choose one')
-    if ax is None: ax = plt.figure(figsize=(4.5,3.6)).add_subplot(projection='3d' if kind=='3d' else None)
+    "Draw the loss as a map with lines of equal height, and the path from the white square to the star."
+    if ax is None: _,ax = plt.subplots(figsize=(4.5,3.6))
     s = surface
-    if kind=='3d': ax.plot_surface(*np.meshgrid(s.x, s.y), s.z, cmap='viridis', alpha=.75, lw=0, rcount=40, ccount=40)
-    else: ax.contourf(s.x, s.y, s.z, levels=_levels(s.z), cmap='viridis', norm='log')
-    if run is not None: _draw_path(ax, s, run, kind)
-    ax.set(xlabel=names[0], ylabel=names[1])
+    heights = np.geomspace(max(s.z.min(), s.z.max()*1e-6), s.z.max(), 14)   # closer together near the bottom
+    ax.contourf(s.x, s.y, s.z, levels=heights, cmap='viridis', norm='log')
+    path = run.params[:,list(s.axes)]
+    ax.plot(*path.T, 'o-', color='red', ms=2.5, lw=1)
+    ax.plot(*path[0], 's', color='white', mec='black', ms=7)
+    ax.plot(*path[-1], '*', color='gold', mec='black', ms=13)
+    ax.set(xlabel=names[0], ylabel=names[1], xlim=(s.x[0], s.x[-1]), ylim=(s.y[0], s.y[-1]))
     return ax
-
-def _levels(z, n=14):
-    "Heights of the contour lines, closer together near the bottom."
-    return np.geomspace(max(z.min(), z.max()*1e-6), z.max(), n)*(1 + 1e-6*np.linspace(-1, 1, n))
-
-def _draw_path(ax, s, run, kind):
-    p = run.params[:,list(s.axes)]
-    xyz = (*p.T, run.losses) if kind=='3d' else tuple(p.T)
-    style = dict(zorder=5, clip_on=True)
-    ax.plot(*xyz, 'o-', color='red', ms=2.5, lw=1, **style)
-    ax.plot(*[c[:1] for c in xyz], 's', color='white', mec='black', ms=7, **style)   # start
-    ax.plot(*[c[-1:] for c in xyz], '*', color='gold', mec='black', ms=13, **style)  # end
-    if kind=='contour': ax.set(xlim=(s.x[0], s.x[-1]), ylim=(s.y[0], s.y[-1]))
 
 # %% ../../nbs/scratch/05_moving.ipynb #cafd8e54
 def judge_run(
-    losses,     # (n_steps+1,) numbers, from the start on
-    path=None,  # (n_steps+1, P) parameters; without them, only bouncing that lifts the loss is seen
+    run:Run,
 ) -> str: # `good`, `slow`, `bouncing` or `diverging`
     "How a descent went."
-    L = np.asarray(losses, float)
-    if L.ndim!=1 or len(L)<2: raise InputError(f'losses of shape {L.shape}', 'at least two numbers: before and after a step', 'record the loss at each step')
-    if not np.isfinite(L).all() or L[-1]>1.2*abs(L[0]): return 'diverging'
+    L,path = run.losses,run.params
+    if L[-1]>1.2*abs(L[0]): return 'diverging'
     drop = L[0]-L.min()
-    far = np.flatnonzero(L>L.min() + .02*drop)
-    end = min(len(L)-1, far[-1]+1 if len(far) else 0)                # from here on it is down
-    climbs = np.clip(np.diff(L[:end+1]), 0, None).sum()
-    if climbs>.3*drop or _detour(path, end)>2.5: return 'bouncing'
-    return 'slow' if end>.6*(len(L)-1) or drop==0 else 'good'
-
-def _detour(path, end):
-    "How many times longer the path is than the straight way, until step `end`."
-    if path is None or end==0: return 1.
-    p = np.asarray(path)[:end+1]
-    return np.linalg.norm(np.diff(p, axis=0), axis=1).sum()/max(np.linalg.norm(p[-1]-p[0]), 1e-12)
+    end = np.flatnonzero(L>=L.min() + .02*drop).max()   # from here on it is down
+    way = np.linalg.norm(np.diff(path[:end+1], axis=0), axis=1).sum()
+    if way>2.5*np.linalg.norm(path[end]-path[0]): return 'bouncing'
+    return 'slow' if end>.6*len(run) else 'good'
 
 # %% ../../nbs/scratch/05_moving.ipynb #50e4d585
-VERDICTS = {
-    'good':      'Down quickly, and it stays there.',
-    'slow':      'On its way, with a long way to go: a larger learning rate would do the same in fewer steps.',
-    'bouncing':  'It jumps from side to side, or the small batches shake it: lower the learning rate or take larger batches.',
-    'diverging': 'Each step jumps higher up the other side: the learning rate is too large; halve it until the jumps shrink.'}
+VERDICTS = dict(
+    good='Down quickly, and it stays there.',
+    slow='On its way, with a long way to go: a larger learning rate would do the same in fewer steps.',
+    bouncing='It jumps from side to side, or the small batches shake it: '
+             'lower the learning rate or take larger batches.',
+    diverging='Each step jumps higher up the other side: '
+              'the learning rate is too large; halve it until the jumps shrink.')
 
 def explore_run(
     lr:float=.1,
@@ -270,55 +202,49 @@ def explore_run(
 ) -> tuple[Run, str]: # The run, and its verdict
     "What the sliders below ask for: the ice-cream line, fitted and judged."
     run = fit_line(lr=lr, n_steps=n_steps, start=(float(start), 1.), bs=None if bs>=100 else bs, keep_going=True)
-    return run, 'diverging' if len(run)<n_steps else judge_run(run.losses, run.params)
+    return run, 'diverging' if len(run)<n_steps else judge_run(run)
 
 # %% ../../nbs/scratch/05_moving.ipynb #30b9020c
 def plot_explored(
     run:Run,           # Of the ice-cream line
-    verdict:str='',
-    axs=None,          # Two axes: map and loss; a new figure if `None`
-    size:float=3.,     # Inches for one panel
+    verdict:str,
+    axs,               # Two axes: map and loss
 ) -> list[Axes]:
     "The path on the map of slope and height, and the loss beside it."
-    if axs is None: _,axs = plt.subplots(1, 2, figsize=(2.4*size, size), layout='constrained')
     surface = loss_surface(run, limits=((-7, 12), (-6, 9)))
-    plot_loss_surface(surface, run, axs[0], names=('slope', 'height')).set_title(f'lr={run.lr:.3g}: {verdict}' if verdict else '')
+    plot_loss_surface(surface, run, axs[0], names=('slope', 'height')).set_title(f'lr={run.lr:.3g}: {verdict}')
     plot_losses(run, ax=axs[1]).set_ylim(.05, 1e3)
     return list(axs)
 
 # %% ../../nbs/scratch/05_moving.ipynb #12122286
-def _png(draw, **kw):
-    "The bytes of a picture that `draw(fig)` makes, with no figure left open."
+def drawn_png(
+    draw,   # Function that draws on a `Figure`
+    **kw,   # For the `Figure`, such as `figsize`
+) -> bytes: # A PNG file
+    "A picture for a widget, with no figure left open."
     fig = Figure(layout='constrained', **kw)
     draw(fig)
     out = io.BytesIO()
     fig.savefig(out, format='png')
     return out.getvalue()
 
-def _explorer_png(run, verdict):
-    return _png(lambda fig: plot_explored(run, verdict, fig.subplots(1, 2)), figsize=(7.5, 3.2), dpi=100)
-
 # %% ../../nbs/scratch/05_moving.ipynb #5e5ea365
-def explore_sgd() -> widgets.VBox: # `.lr`, `.bs`, `.start` are its sliders, `.state()` what they say and what came of it
+def explore_sgd(
+): # An `ipywidgets.VBox`; `.lr`, `.bs`, `.start` are its sliders, `.picture` and `.words` what came of it
     "Sliders for learning rate, batch size and start, and the descent they give."
     import ipywidgets as w
     opts = dict(continuous_update=False, style=dict(description_width='90px'), layout=dict(width='420px'))
-    lr = w.FloatLogSlider(value=.1, min=-3, max=.3, step=.02, description='learning rate', readout_format='.3g', **opts)
+    lr = w.FloatLogSlider(value=.1, min=-3, max=.3, step=.02, description='learning rate', **opts)
     bs = w.SelectionSlider(value=100, options=[1, 2, 4, 8, 16, 32, 64, 100], description='batch size', **opts)
     start = w.FloatSlider(value=-1, min=-6, max=10, step=.5, description='start slope', **opts)
-    picture,words = w.Image(format='png', layout=dict(width='680px', max_width='100%')), w.HTML()   # a box would stretch it
-    box = w.VBox([lr, bs, start, words, picture])
-    box.lr,box.bs,box.start,box.picture,box.words = lr, bs, start, picture, words
-    box.state = lambda: _explored(lr.value, bs.value, start.value)
-    for slider in (lr, bs, start): slider.observe(lambda change: _show_explored(box), 'value')
-    _show_explored(box)
+    picture = w.Image(format='png', layout=dict(width='680px', max_width='100%'))   # a box would stretch it
+    box = w.VBox([lr, bs, start, w.HTML(), picture])
+    box.lr,box.bs,box.start,box.words,box.picture = box.children
+    def _show(change=None):
+        run,verdict = explore_run(lr.value, bs.value, start.value)
+        draw = lambda fig: plot_explored(run, verdict, fig.subplots(1, 2))
+        picture.value = drawn_png(draw, figsize=(7.5, 3.2), dpi=100)
+        box.words.value = f'<b>{verdict}</b>: {VERDICTS[verdict]}'
+    for slider in (lr, bs, start): slider.observe(_show, 'value')
+    _show()
     return box
-
-def _explored(lr, bs, start):
-    run,verdict = explore_run(lr, bs, start)
-    return dict(lr=lr, bs=bs, start=start, verdict=verdict, losses=run.losses.tolist())
-
-def _show_explored(box):
-    run,verdict = explore_run(box.lr.value, box.bs.value, box.start.value)
-    box.picture.value = _explorer_png(run, verdict)
-    box.words.value = f'<b>{verdict}</b>: {VERDICTS[verdict]}'

@@ -5,34 +5,31 @@
 # %% ../../nbs/scratch/11_sabotage.ipynb #b0231683
 from __future__ import annotations
 import contextlib, io
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
+from matplotlib.figure import Figure
 from ..core import InputError
-from .baseline import PixelSimilarity
 from .classifier import plot_weights
-from .digits import load_digits
-from .moving import _png
-from .recorder import FlightRecorder, Recording
-if TYPE_CHECKING: import ipywidgets as widgets
+from .digits import load_digits, plot_images
+from .recorder import FlightRecorder, Recording, plot_loss_and_sizes
 
 # %% auto #0
-__all__ = ['BUGS', 'NO_BUG', 'Trace', 'sabotage', 'step_over_gradient', 'plot_trace', 'evidence', 'hint', 'Grade', 'check_answer',
-           'sabotage_lab']
+__all__ = ['BUGS', 'NO_BUG', 'Trace', 'sabotage', 'step_over_gradient', 'plot_trace', 'evidence', 'hint', 'Grade', 'check_answer']
 
 # %% ../../nbs/scratch/11_sabotage.ipynb #d24755ec
-BUGS = ('gradient not zeroed', 'step with the wrong sign', 'wrong axis in the mean', 'forgot 1 - p', 'labels shuffled',
-        'lr 1000 times too large', 'data not normalised', 'validation set leaked', 'batch always the same', 'weights all equal')
+BUGS = (
+    'gradient not zeroed', 'step with the wrong sign', 'wrong axis in the mean', 'forgot 1 - p', 'labels shuffled',
+    'lr 1000 times too large', 'data not normalised', 'validation set leaked', 'batch always the same',
+    'weights all equal')
 NO_BUG = 'no bug'
 _bs,_steps,_lr = 16, 60, 1.
 
 @lru_cache(maxsize=1)
 def _pictures():
-    "Pixels 0 to 255 as (360, 784) floats, and 1 for a three: of the bundled digits, or of those that `BEARCLASS_MNIST` names."
+    "Pixels 0 to 255 as (360, 784) floats, and 1 for a three: of the digits that `load_digits` finds."
     with contextlib.redirect_stdout(io.StringIO()): x,y,x_valid,y_valid = load_digits(digits=(3, 7))
     x,y = torch.cat([x, x_valid]),torch.cat([y, y_valid])
     some = torch.cat([torch.nonzero(y==k)[:180,0] for k in (3, 7)])
@@ -44,59 +41,63 @@ def _prepare(bug, g):
     x,y = _pictures()
     order = torch.randperm(len(x), generator=g)
     valid,train = order[:64],order[64:]
-    if bug!=BUGS[6]: x = x/255                                                     # 7
-    if bug==BUGS[4]:                                                               # 5
-        y = y.clone()
-        y[train] = y[train[torch.randperm(len(train), generator=g)]]
-    if bug==BUGS[7]: train = order                                                 # 8
+    if bug!='data not normalised': x = x/255
+    if bug=='labels shuffled':
+        mixed = train[torch.randperm(len(train), generator=g)]
+        y = y.index_copy(0, train, y[mixed])
+    if bug=='validation set leaked': train = order
     return x, y, train, valid
 
 def _start(bug, g):
     "The network's parameters."
-    p = dict(w1=torch.randn(784, 16, generator=g)*(2/784)**.5, b1=torch.zeros(16), w2=torch.randn(16, generator=g)*2, b2=torch.zeros(1))
-    if bug==BUGS[9]: p['w1'][:],p['w2'][:] = .02, .5                               # 10
+    p = dict(
+        w1=torch.randn(784, 16, generator=g)*(2/784)**.5, b1=torch.zeros(16),
+        w2=torch.randn(16, generator=g)*2, b2=torch.zeros(1))
+    if bug=='weights all equal': p['w1'][:],p['w2'][:] = .02, .5
     return {k: v.requires_grad_() for k,v in p.items()}
 
-def _next_batch(bug, train, pool, last, g):
-    "Rows of the next batch, and those left for later ones."
-    if len(pool)<_bs: pool = train[torch.randperm(len(train), generator=g)]
-    if bug==BUGS[8] and last is not None: return last, pool                        # 9
-    return pool[:_bs], pool[_bs:]
+def _batches(bug, train, g):
+    "Rows of one batch after the other."
+    while True:
+        shuffled = train[torch.randperm(len(train), generator=g)]
+        for rows in shuffled.split(_bs):
+            while bug=='batch always the same': yield rows
+            if len(rows)==_bs: yield rows
 
 # %% ../../nbs/scratch/11_sabotage.ipynb #07e3bb14
 def _scores(bug, p, xb):
     "One score for each picture, above 0 for a three."
     hidden = (xb@p['w1'] + p['b1']).relu()
     votes = hidden*p['w2']                                                         # (pictures, hidden units)
-    return votes.mean(0 if bug==BUGS[2] else 1) + p['b2']                          # 3
+    return votes.mean(0 if bug=='wrong axis in the mean' else 1) + p['b2']
 
 def _loss(bug, probs, yb):
     "Mean distance of the probabilities from the labels."
-    return torch.where(yb==1, probs if bug==BUGS[3] else 1-probs, probs).mean()    # 4
+    return torch.where(yb==1, probs if bug=='forgot 1 - p' else 1-probs, probs).mean()
 
 def _step(bug, p):
     "Move the parameters, and wipe their gradients."
-    lr = _lr*1000 if bug==BUGS[5] else _lr                                         # 6
-    if bug==BUGS[1]: lr = -lr                                                      # 2
+    lr = _lr*1000 if bug=='lr 1000 times too large' else _lr
+    if bug=='step with the wrong sign': lr = -lr
     with torch.no_grad():
         for v in p.values():
             v -= lr*v.grad
-            if bug!=BUGS[0]: v.grad.zero_()                                        # 1
+            if bug!='gradient not zeroed': v.grad.zero_()
 
 # %% ../../nbs/scratch/11_sabotage.ipynb #7556edc3
-@dataclass
+@dataclass(repr=False)
 class Trace:
     "What the flight recorder kept of one run in the lab."
-    recording:Recording = field(repr=False)     # Weights, gradients, losses, validation accuracy
-    probs:np.ndarray = field(repr=False)        # (T, 16) probability of a three, for each place in each batch
-    targs:np.ndarray = field(repr=False)        # (T, 16) its label: 1 three, 0 seven
-    rows:np.ndarray = field(repr=False)         # (T, 16) which row of the data it was
-    valid_rows:np.ndarray = field(repr=False)   # (64,) rows of the validation set
-    pictures:np.ndarray = field(repr=False)     # (T, 28, 28) first picture of each batch, as the network got it
-    lr:float                                    # Learning rate that the author wrote down
-    seed:int                                    # Of the run, so that it can be repeated
+    recording:Recording     # Weights, gradients, losses, validation accuracy
+    probs:np.ndarray        # (T, 16) probability of a three, for each place in each batch
+    targs:np.ndarray        # (T, 16) its label: 1 three, 0 seven
+    rows:np.ndarray         # (T, 16) which row of the data it was
+    pictures:np.ndarray     # (T, 28, 28) first picture of each batch, as the network got it
+    valid_rows:np.ndarray   # (64,) rows of the validation set
+    seed:int                # Of the run, so that it can be repeated
 
     def __len__(self): return len(self.recording.losses)
+    def __repr__(self): return f'Trace(seed={self.seed})'
 
 # %% ../../nbs/scratch/11_sabotage.ipynb #6e12f1ce
 @lru_cache(maxsize=16)
@@ -106,24 +107,23 @@ def _run(bug, seed):
     x,y,train,valid = _prepare(bug, g)
     p = _start(bug, g)
     def _accuracy():
-        with torch.no_grad(): return torch.cat([(_scores(bug, p, x[i])>0).float()==y[i] for i in valid.split(_bs)]).float().mean().item()
-    recorder,seen,rows,pool = FlightRecorder(p, score=_accuracy), [], None, train[:0]
-    for step in range(_steps):
-        rows,pool = _next_batch(bug, train, pool, rows, g)
+        with torch.no_grad():
+            return torch.cat([(_scores(bug, p, x[i])>0).float()==y[i] for i in valid.split(_bs)]).float().mean().item()
+    recorder,seen = FlightRecorder(p, score=_accuracy), []
+    for _,rows in zip(range(_steps), _batches(bug, train, g)):
         probs = _scores(bug, p, x[rows]).sigmoid()
         loss = _loss(bug, probs, y[rows])
         loss.backward()
-        recorder(step, loss)
-        seen.append((probs.detach().numpy(), y[rows].numpy(), rows.numpy(), x[rows[0]].view(28, 28).numpy()))
+        recorder(loss.item())
+        seen.append((probs.detach(), y[rows], rows, x[rows[0]].view(28, 28)))
         _step(bug, p)
-    r,arrays = recorder.recording(), [np.stack(a) for a in zip(*seen)]
-    for a in (*arrays, r.losses, r.scores, *r.weights.values(), *r.grads.values()): a.setflags(write=False)   # a trace is kept and shared
-    probs,targs,rows,pictures = arrays
-    return Trace(r, probs, targs, rows, valid.numpy(), pictures, _lr, seed)
+    arrays = [torch.stack(column).numpy() for column in zip(*seen)]
+    return Trace(recorder.recording(), *arrays, valid.numpy(), seed)
 
 # %% ../../nbs/scratch/11_sabotage.ipynb #028e3161
 def _check_name(name):
-    if name not in (*BUGS, NO_BUG): raise InputError(f'{name!r}', f"one of: {'; '.join(BUGS)}; {NO_BUG}", 'copy one of these')
+    if name not in (*BUGS, NO_BUG):
+        raise InputError(f'{name!r}', f"one of: {'; '.join(BUGS)}; {NO_BUG}", 'copy one of these')
 
 def sabotage(
     case:int|str, # A number of your choice, for a secret bug; or the name of one
@@ -133,213 +133,211 @@ def sabotage(
     if isinstance(case, str):
         _check_name(case)
         return _run(case, seed)
-    if isinstance(case, bool) or not isinstance(case, (int, np.integer)) or case<0:
-        raise InputError(f'case {case!r}', 'a whole number from 0 up, or the name of a bug', 'choose one')
-    case = int(case)
-    shuffled = np.random.default_rng(2024 + case//10).permutation(BUGS)    # so that 0 to 9 are ten different ones, and 10 to 19 again
+    shuffled = np.random.default_rng(2024 + case//10).permutation(BUGS)    # 0 to 9 are ten different ones
     return _run(str(shuffled[case%10]), case)
 
 # %% ../../nbs/scratch/11_sabotage.ipynb #24cfeb42
 def step_over_gradient(
     trace:Trace,
 ) -> np.ndarray: # (T,) nan where the gradient is zero
-    "How far each step went against its gradient, in units of the gradient: what the learning rate really was."
-    r = trace.recording
-    flat = lambda d: np.concatenate([a.reshape(len(a), -1) for a in d.values()], 1).astype(np.float64)
-    moved,grad = -np.diff(flat(r.weights), axis=0), flat(r.grads)
-    size = (grad**2).sum(1)
-    return np.divide((moved*grad).sum(1), size, out=np.full(len(size), np.nan), where=size>1e-12)
+    "How far each step went against the gradient of `w1`, in units of it: what the learning rate really was."
+    steps,grad = np.diff(trace.recording.weights['w1'], axis=0),trace.recording.grads['w1']
+    size = (grad**2).sum((1, 2))
+    size[size<1e-12] = np.nan
+    return -(steps*grad).sum((1, 2))/size
 
 # %% ../../nbs/scratch/11_sabotage.ipynb #401e7d2b
 def plot_trace(
     trace:Trace,
-    fig=None, # Figure to draw on; a new one if `None`
-) -> list: # Six panels' axes, those with pictures as lists
+) -> Figure:
     "Draw what the recorder kept, on one page."
-    if fig is None: fig = plt.figure(figsize=(10.5, 7.2), layout='constrained')
+    fig = plt.figure(figsize=(10.5, 7.6), layout='constrained')
     left,right = fig.subfigures(1, 2, width_ratios=(1, 1.05))
-    a = left.subplots(3, 1)
-    _plot_loss(trace, a[0])
-    _plot_steps(trace, a[1])
-    _plot_rows(trace, a[2])
+    loss,size,steps,rows = left.subplots(4, 1)
+    plot_loss_and_sizes(trace.recording, (loss, size))
+    _plot_steps(trace, steps)
+    _plot_rows(trace, rows)
     top,middle,bottom = right.subfigures(3, 1, height_ratios=(1.2, 1, 1.4))
     ax = top.subplots()
     ax.imshow(trace.probs.T, aspect='auto', cmap='PiYG', vmin=0, vmax=1)
     ax.set(xlabel='step', ylabel='place in the batch', title='probability of a three: green yes, pink no')
-    return [*a, ax, _plot_pictures(trace, middle), _plot_units(trace, bottom)]
+    _plot_pictures(trace, middle)
+    _plot_units(trace, bottom)
+    return fig
 
 # %% ../../nbs/scratch/11_sabotage.ipynb #2612e741
-def _plot_loss(trace, ax):
-    "Loss and validation accuracy."
-    r = trace.recording
-    ax.plot(r.losses, lw=1, label='loss')
-    ax.plot(r.steps, r.scores, color='tab:green', label='accuracy, validation')
-    ax.set(ylim=(-.03, 1.05), title='loss and accuracy', xlabel='step')
-    ax.legend(fontsize=7)
-
 def _plot_steps(trace, ax):
-    "Step over gradient, beside the learning rate, and the length of the gradient."
-    r,ratio = trace.recording,step_over_gradient(trace)
+    "Step over gradient, beside the learning rate."
+    ratio = step_over_gradient(trace)
     ax.plot(ratio, '.-', lw=.6, label='step / gradient')
-    ax.axhline(trace.lr, color='.6', ls='--', label='learning rate as written')
-    ax.plot(np.sqrt((r.grads['w1']**2).sum((1,2))), color='tab:red', lw=1, label='length of the gradient of w1')
+    ax.axhline(_lr, color='.6', ls='--', label='learning rate as written')
     ax.set_yscale('symlog', linthresh=1)
-    ax.set(title='steps and gradients', xlabel='step', yticks=[-1, 0, 1, 10, 100, 1000], ylim=(-2, max(20, 2*np.nan_to_num(ratio).max())))
+    ax.set(xlabel='step', ylim=(-2, 2*np.nanmax([10, *ratio])))
     ax.legend(fontsize=7)
 
 def _plot_rows(trace, ax):
     "A dot for every row of every batch."
     held = np.isin(trace.rows, trace.valid_rows)
-    step = np.broadcast_to(np.arange(len(trace))[:,None], trace.rows.shape)
-    for mask,color,label in ((~held, 'tab:blue', 'training rows'), (held, 'red', 'rows of the validation set')): ax.plot(step[mask], trace.rows[mask], '.', ms=3, color=color, label=label)
-    ax.set(title='which rows were in the batch', xlabel='step', ylabel='row')
-    ax.legend(fontsize=7, loc='upper right')
+    ax.plot(trace.rows, '.', ms=3, color='tab:blue')
+    ax.plot(np.where(held, trace.rows, np.nan), '.', ms=3, color='red')
+    ax.set_title('which rows were in the batch; red: of the validation set', fontsize=9)
+    ax.set(xlabel='step', ylabel='row')
 
 # %% ../../nbs/scratch/11_sabotage.ipynb #3c307640
 def _plot_pictures(trace, fig):
     "First pictures of some batches, with their labels."
-    axs = fig.subplots(2, 7)
-    for ax,t in zip(axs.flat, np.linspace(0, len(trace)-1, axs.size).astype(int)):
-        ax.imshow(trace.pictures[t], cmap='Greys')
-        ax.set(xticks=[], yticks=[])
-        ax.set_title('three' if trace.targs[t,0] else 'seven', fontsize=8)
-    fig.suptitle(f'first picture of some batches, with its label; pixels {trace.pictures.min():g} to {trace.pictures.max():g}', fontsize=9)
-    return list(axs.flat)
+    some = np.linspace(0, len(trace)-1, 14).astype(int)
+    labels = ['three' if three else 'seven' for three in trace.targs[some,0]]
+    pixels = f'pixels {trace.pictures.min():g} to {trace.pictures.max():g}'
+    fig.suptitle(f'first picture of some batches, with its label; {pixels}', fontsize=9)
+    plot_images(trace.pictures[some], labels, axs=fig.subplots(2, 7).flat)
 
 def _plot_units(trace, fig):
     "Weights of eight hidden units at the start, their change, and their gradient at a late step."
-    r = trace.recording
-    axs = fig.subplots(3, 8)
-    late = len(trace)*3//4
-    start,grad,change = r.weights['w1'][0], r.grads['w1'][late], r.weights['w1'][-1]-r.weights['w1'][0]
+    w,late = trace.recording.weights['w1'],len(trace)*3//4
+    change = w[-1]-w[0]
     busiest = np.argsort(-np.abs(change).sum(0), kind='stable')[:8]
-    for row,W,name in zip(axs, (start, change, grad), ('start', 'change', f'gradient,\nstep {late}')):
-        plot_weights(W[:,busiest], axs=row)
-        row[0].set_ylabel(name, fontsize=8)
+    rows = {'start': w[0], 'change': change, f'gradient,\nstep {late}': trace.recording.grads['w1'][late]}
     fig.suptitle('weights of the eight hidden units that changed most', fontsize=9)
-    return list(axs.flat)
+    for axs,(name,W) in zip(fig.subplots(3, 8), rows.items()):
+        plot_weights(W[:,busiest], axs=axs)[0].set_ylabel(name, fontsize=8)
 
 # %% ../../nbs/scratch/11_sabotage.ipynb #7eff6d1e
-def _same(a, b):
-    "Whether two runs left the same trace, up to rounding."
-    pairs = [(a.recording.losses, b.recording.losses), (a.recording.scores, b.recording.scores), (a.probs, b.probs), (a.targs, b.targs),
-             (a.rows, b.rows), (a.pictures, b.pictures), *[(a.recording.weights[k], b.recording.weights[k]) for k in a.recording.weights]]
-    return all(x.shape==y.shape and np.allclose(x, y, rtol=1e-3, atol=1e-4, equal_nan=True) for x,y in pairs)
-
-def _check_trace(trace):
-    if not isinstance(trace, Trace): raise InputError(f'a {type(trace).__name__}', 'a trace', 'pass what `sabotage(...)` gives')
+def _differ(a, b):
+    "Steps at which two runs have different losses, beyond rounding."
+    return np.flatnonzero(~np.isclose(a.recording.losses, b.recording.losses, rtol=1e-3, atol=1e-4))
 
 def _culprit(trace):
     "The bug whose run leaves this trace."
-    for bug in (*BUGS, NO_BUG):
-        if _same(trace, _run(bug, trace.seed)): return bug
-    raise InputError('a trace that none of the ten bugs leaves', 'one from `sabotage`, unchanged', 'run `sabotage` again')
+    return next(bug for bug in (*BUGS, NO_BUG) if not len(_differ(trace, _run(bug, trace.seed))))
 
 # %% ../../nbs/scratch/11_sabotage.ipynb #b2e487b4
-_lines = dict(zip(BUGS, (   # as it was, and as it should be
-    ('p -= lr*p.grad', 'p -= lr*p.grad; p.grad.zero_()'),
-    ('p += lr*p.grad', 'p -= lr*p.grad'),
-    ('votes.mean(0)', 'votes.mean(1)'),
-    ('torch.where(targs==1, p, p)', 'torch.where(targs==1, 1-p, p)'),
-    ('targs = targs[torch.randperm(len(targs))]', 'x and targs in one order'),
-    ('lr = 1000.', 'lr = 1.'),
-    ('x.float()', 'x.float()/255'),
-    ('train = all rows', 'train = rows that are not in the validation set'),
-    ('rows = pool[:16], for ever', 'pool = pool[16:] after each batch'),
-    ('w1 = torch.full((784, 16), .02)', 'w1 = torch.randn(784, 16)*(2/784)**.5'))))
+_solutions = {   # the line as it was, as it should be, and three hints
+    'gradient not zeroed': (
+        'p -= lr*p.grad', 'p -= lr*p.grad; p.grad.zero_()',
+        'Look at the gradients rather than at the loss. The loss may even look splendid.',
+        'What should the gradient be under a pixel where no picture of the batch has any ink?',
+        'Pictures of earlier batches linger in the gradient, and it does not shrink when the loss does.'),
+    'step with the wrong sign': (
+        'p += lr*p.grad', 'p -= lr*p.grad',
+        'Which way does the loss go?',
+        'Compare the step with the gradient: size, and direction.',
+        'Step / gradient should be the learning rate. Here it is minus that.'),
+    'wrong axis in the mean': (
+        'votes.mean(0)', 'votes.mean(1)',
+        'Look at the answers. Do they depend on the picture?',
+        'Follow one place in the batch through time: another picture sits there each step.',
+        'The stripes belong to places 0 to 15, and there happen to be sixteen hidden units as well. '
+        'An axis is mixed up.'),
+    'forgot 1 - p': (
+        'torch.where(targs==1, p, p)', 'torch.where(targs==1, 1-p, p)',
+        'Loss and accuracy tell different stories.',
+        'What does the model say of a three at the end? What does the loss think of that?',
+        'The loss is the mean answer: for threes, too, a small probability counts as good.'),
+    'labels shuffled': (
+        'targs = targs[torch.randperm(len(targs))]', 'x and targs in one order',
+        'The code of the network is fine.',
+        'Look at what goes in: pictures, and what is said about them.',
+        'About half of the labels do not fit their picture.')}
 
 # %% ../../nbs/scratch/11_sabotage.ipynb #4a12187c
-_hints = {BUGS[i]: h for i,h in enumerate((
-    ('Look at the gradients rather than at the loss. The loss may even look splendid.',
-     'What should the gradient be under a pixel where no picture of the batch has any ink?',
-     'Pictures of earlier batches linger in the gradient, and it does not shrink when the loss does.'),
-    ('Which way does the loss go?',
-     'Compare the step with the gradient: size, and direction.',
-     'Step / gradient should be the learning rate. Here it is minus that.'),
-    ('Look at the answers. Do they depend on the picture?',
-     'Follow one place in the batch through time: another picture sits there each step.',
-     'The stripes belong to places 0 to 15, and there happen to be sixteen hidden units as well. An axis is mixed up.'),
-    ('Loss and accuracy tell different stories.',
-     'What does the model say of a three at the end? What does the loss think of that?',
-     'The loss is the mean answer: for threes, too, a small probability counts as good.'),
-    ('The code of the network is fine.',
-     'Look at what goes in: pictures, and what is said about them.',
-     'About half of the labels do not fit their picture.')))}
-
-# %% ../../nbs/scratch/11_sabotage.ipynb #6b136520
-_hints |= {BUGS[i]: h for i,h in enumerate((
-    ('Look at the first few steps.',
-     'How long is a step, for the gradient it comes from?',
-     'Step / gradient lies far above the line of the learning rate as written. After that, all answers are 0 or 1 and have no slope left.'),
-    ('The answers are certain from the first step on, before anything is learnt.',
-     'How large must scores be for that? What are they made from?',
-     'Read the range of the pixels.'),
-    ('It looks healthy. That is the problem.',
-     'Can you believe the accuracy? On what is it measured?',
-     'Some rows in the batches are red.'),
-    ('The loss falls. What of?',
-     'How many different pictures has the network seen?',
-     'The rows make level lines: sixteen pictures, again and again.'),
-    ('It learns, though late. Look at the hidden units.',
-     'How many different hidden units are there?',
-     'All units start alike, get the same gradient, and stay alike: sixteen copies of one.')), 5)}
-_hints[NO_BUG] = 'Compare it with the honest run.', 'Go through the panels one by one.', 'Is anything wrong at all?'
+_solutions |= {
+    'lr 1000 times too large': (
+        'lr = 1000.', 'lr = 1.',
+        'Look at the first few steps.',
+        'How long is a step, for the gradient it comes from?',
+        'Step / gradient lies far above the line of the learning rate as written. '
+        'After that, all answers are 0 or 1 and have no slope left.'),
+    'data not normalised': (
+        'x.float()', 'x.float()/255',
+        'The answers are certain from the first step on, before anything is learnt.',
+        'How large must scores be for that? What are they made from?',
+        'Read the range of the pixels.'),
+    'validation set leaked': (
+        'train = all rows', 'train = rows that are not in the validation set',
+        'It looks healthy. That is the problem.',
+        'Can you believe the accuracy? On what is it measured?',
+        'Some rows in the batches are red.'),
+    'batch always the same': (
+        'rows = pool[:16], for ever', 'pool = pool[16:] after each batch',
+        'The loss falls. What of?',
+        'How many different pictures has the network seen?',
+        'The rows make level lines: sixteen pictures, again and again.'),
+    'weights all equal': (
+        'w1 = torch.full((784, 16), .02)', 'w1 = torch.randn(784, 16)*(2/784)**.5',
+        'It learns, though late. Look at the hidden units.',
+        'How many different hidden units are there?',
+        'All units start alike, get the same gradient, and stay alike: sixteen copies of one.'),
+    NO_BUG: (
+        '', '',
+        'Compare it with the honest run.', 'Go through the panels one by one.', 'Is anything wrong at all?')}
 
 # %% ../../nbs/scratch/11_sabotage.ipynb #a381a4ce
+def _new_batches(t): return len(np.unique(t.rows, axis=0))>1
+
 def _grad_lingers(t):
     "A pixel that once had a gradient keeps one for ever."
     lit = np.abs(t.recording.grads['w1']).max(2)>0                           # (T, 784) pixels with a gradient
     lost = (lit[:-1] & ~lit[1:]).sum()                                       # as it must, where a batch has no ink
-    return bool(not lost and lit[-1].any() and _new_batches(t)), f'{lit[-1].sum()} pixels have a gradient at the end, and {lost} times one lost it from one batch to the next'
-
-def _new_batches(t): return len(np.unique(t.rows, axis=0))>1
+    said = f'{lit[-1].sum()} pixels have a gradient at the end, and {lost} times one lost it from one batch to the next'
+    return not lost and lit[-1].any() and _new_batches(t), said
 
 def _ratio_is(t, low, high):
     "The steps are between `low` and `high` times what they should be."
-    r = step_over_gradient(t)/t.lr
-    r = r[np.isfinite(r)]
-    m = float(np.median(r)) if len(r) else np.nan
+    ratio = step_over_gradient(t)/_lr
+    finite = ratio[np.isfinite(ratio)]
+    m = np.median(finite) if len(finite) else np.nan
     return low<m<high, f'a step is {m:.4g} times learning rate x gradient'
 
 def _stripes(t):
     "The answer belongs to the place in the batch and not to the picture."
-    share = 1 - t.probs.var(0).mean()/max(t.probs.var(), 1e-9)
-    return bool(_new_batches(t) and t.probs.var()>1e-6 and share>.5), f'{max(share, 0):.0%} of the variance of the answers belongs to the place in the batch, with new pictures in it each time'
+    share = max(0, 1 - t.probs.var(0).mean()/max(t.probs.var(), 1e-9))
+    said = f'{share:.0%} of the variance of the answers belongs to the place in the batch, with new pictures in it'
+    return _new_batches(t) and t.probs.var()>1e-6 and share>.5, said
 
 # %% ../../nbs/scratch/11_sabotage.ipynb #0c7b5808
 def _other_loss(t):
     "The loss is not the mean error of the answers."
     gap = np.abs(t.recording.losses - np.abs(t.targs-t.probs).mean(1)).max()
-    return bool(gap>.05), f'the loss differs from the mean error of the answers by up to {gap:.2f}'
+    return gap>.05, f'the loss differs from the mean error of the answers by up to {gap:.2f}'
 
 def _labels_disagree(t):
     "A judge who looks at pixels alone finds the labels no better than chance."
+    from sklearn.model_selection import cross_val_score
+    from sklearn.neighbors import KNeighborsClassifier
     _,first = np.unique(t.rows[:,0], return_index=True)                      # each picture once
-    x,y = torch.from_numpy(t.pictures[first]/max(t.pictures.max(), 1)), torch.from_numpy(t.targs[first,0]).long()
-    if len(y)<20 or y.float().mean() in (0, 1): return False, 'too few different pictures to tell'
-    others = [torch.arange(len(y))!=i for i in range(len(y))]
-    agree = np.mean([PixelSimilarity().fit(x[o], y[o]).score(x[~o], y[~o]) for o in others])
-    return bool(agree<.75), f'pixel similarity, asked about each first picture, agrees with {agree:.0%} of the labels'
+    if len(first)<20: return False, 'too few different pictures to tell'
+    x,y = t.pictures[first].reshape(len(first), -1),t.targs[first,0]
+    agree = cross_val_score(KNeighborsClassifier(), x, y, cv=5).mean()
+    return agree<.75, f'the pictures most alike agree with {agree:.0%} of the labels'
 
 def _units_equal(t):
     "All hidden units start alike."
-    w = t.recording.weights['w1'][0]
-    n = len(np.unique(w.T.round(6), axis=0))
+    n = len(np.unique(t.recording.weights['w1'][0].T.round(6), axis=0))
     return n==1, f'{n} different hidden unit' + 's'*(n!=1) + ' at the start'
 
 # %% ../../nbs/scratch/11_sabotage.ipynb #e968a89e
+def _leaked(t):
+    "Rows of the validation set are in the batches."
+    held = np.isin(t.rows, t.valid_rows)
+    return held.any(), f'{held.mean():.0%} of the rows in the batches are validation rows'
+
 _evidence = dict(zip(BUGS, (
-    _grad_lingers, lambda t: _ratio_is(t, -np.inf, 0), _stripes, _other_loss, _labels_disagree, lambda t: _ratio_is(t, 30, np.inf),
-    lambda t: (bool(t.pictures.max()>1.5), f'pixels up to {t.pictures.max():g}'),
-    lambda t: (bool(np.isin(t.rows, t.valid_rows).any()), f'{np.isin(t.rows, t.valid_rows).mean():.0%} of the rows in the batches are validation rows'),
-    lambda t: (bool((t.rows==t.rows[0]).all()), f'{len(np.unique(t.rows))} different rows in {len(t)} batches'),
+    _grad_lingers,
+    lambda t: _ratio_is(t, -np.inf, 0),
+    _stripes,
+    _other_loss,
+    _labels_disagree,
+    lambda t: _ratio_is(t, 30, np.inf),
+    lambda t: (t.pictures.max()>1.5, f'pixels up to {t.pictures.max():g}'),
+    _leaked,
+    lambda t: (not _new_batches(t), f'{len(np.unique(t.rows))} different rows in {len(t)} batches'),
     _units_equal)))
 
 def evidence(
     trace:Trace,
 ) -> dict[str, tuple[bool, str]]: # For each bug: whether its sign is there, and the measurement in words
     "Ten measurements on a trace, one for each bug."
-    _check_trace(trace)
     return {bug: f(trace) for bug,f in _evidence.items()}
 
 # %% ../../nbs/scratch/11_sabotage.ipynb #1a458fc0
@@ -348,76 +346,33 @@ def hint(
     n:int=1, # Which one, 1 to 3: where to look, what to ask, what is there
 ) -> str:
     "A hint for the bug in this trace."
-    _check_trace(trace)
-    if n not in (1, 2, 3): raise InputError(f'hint {n!r}', '1, 2 or 3', 'choose one')
-    return _hints[_culprit(trace)][n-1]
+    return _solutions[_culprit(trace)][n+1]
 
-# %% ../../nbs/scratch/11_sabotage.ipynb #815d91ae
-@dataclass
+@dataclass(repr=False)
 class Grade:
     "What came of an answer; prints as its text."
     right:bool
     text:str
-    def __str__(self): return self.text
-    __repr__ = __str__
+    def __repr__(self): return self.text
 
+# %% ../../nbs/scratch/11_sabotage.ipynb #815d91ae
 def check_answer(
     trace:Trace,
     answer:str, # One of `BUGS`, or `no bug`
 ) -> Grade: # `.right`, and a text that says why
     "Grade an answer by running the code with that bug from the same seed, and comparing the traces."
-    _check_trace(trace)
     _check_name(answer)
     guess = _run(answer, trace.seed)
-    if not _same(trace, guess): return Grade(False, _alibi(trace, guess, answer) + f'\nHint: {hint(trace)}')
+    sign = '' if answer==NO_BUG else evidence(trace)[answer][1]
+    for step in _differ(trace, guess):
+        there,here = guess.recording.losses[step],trace.recording.losses[step]
+        why = f'With {answer!r} the loss at step {step} would be {there:.3f}, and here it is {here:.3f}.'
+        if sign: why += f' In this trace {sign}.'
+        return Grade(False, f'No. {why}\nHint: {hint(trace)}')
     if answer==NO_BUG: return Grade(True, 'Right: the honest run leaves this very trace.')
-    wrong,right = _lines[answer]
-    return Grade(True, f'Right: with this bug the run leaves the same trace, number for number.\nThe sign: {evidence(trace)[answer][1]}.\nIt was:        {wrong}\nShould be:     {right}')
-
-# %% ../../nbs/scratch/11_sabotage.ipynb #40a08d30
-def _alibi(trace, guess, answer):
-    "Why it was not that: a number in which the suspect's run differs, and the missing sign."
-    a,b = trace.recording.losses,guess.recording.losses
-    far = ~np.isclose(a, b, rtol=1e-3, atol=1e-4)
-    t = int(far.argmax())
-    what = f'the loss at step {t} would be {b[t]:.3f}, and here it is {a[t]:.3f}' if far.any() else 'the losses would be the same, but the batches or pictures differ'
-    sign = '' if answer==NO_BUG else f' In this trace {evidence(trace)[answer][1]}.'
-    return f'No. With {answer!r} {what}.{sign}'
-
-# %% ../../nbs/scratch/11_sabotage.ipynb #40b5a0e4
-def sabotage_lab(
-    case:int=0, # Case to begin with
-) -> widgets.VBox: # `.case`, `.answer`, `.check`, `.hint` are its controls, `.results()` what was answered so far
-    "A panel: the trace of a case, a list of suspects, a button to check and one for hints."
-    import ipywidgets as w
-    number = w.BoundedIntText(value=case, min=0, max=999, description='case')
-    answer = w.Dropdown(options=BUGS, description='suspect')
-    check,more = w.Button(description='check', button_style='primary'), w.Button(description='hint')
-    words,picture = w.HTML(), w.Image(format='png', layout=dict(width='900px', max_width='100%'))
-    box = w.VBox([w.HBox([number, answer, check, more]), words, picture])
-    box.case,box.answer,box.check,box.hint,box.words,box.picture = number, answer, check, more, words, picture
-    box.answers,box.hints = [], 0
-    box.results = lambda: list(box.answers)
-    number.observe(lambda change: _open_case(box), 'value')
-    check.on_click(lambda button: _check_case(box))
-    more.on_click(lambda button: _hint_case(box))
-    _open_case(box)
-    return box
-
-# %% ../../nbs/scratch/11_sabotage.ipynb #52428492
-def _open_case(box):
-    "Show another trace and forget the hints."
-    trace = sabotage(box.case.value)
-    box.hints,box.words.value = 0, ''
-    box.picture.value = _png(lambda fig: plot_trace(trace, fig), figsize=(10.5, 7.2), dpi=90)
-
-def _check_case(box):
-    "Grade the chosen suspect and note the answer."
-    grade = check_answer(sabotage(box.case.value), box.answer.value)
-    box.answers.append(dict(case=box.case.value, answer=box.answer.value, right=grade.right, hints=box.hints))
-    box.words.value = f"<pre>{grade.text.split(chr(10)+'Hint')[0]}</pre>"
-
-def _hint_case(box):
-    "Show one hint more."
-    box.hints = min(box.hints+1, 3)
-    box.words.value = f'<pre>{hint(sabotage(box.case.value), box.hints)}</pre>'
+    wrong,right = _solutions[answer][:2]
+    return Grade(True, '\n'.join([
+        'Right: with this bug the run leaves the same trace, number for number.',
+        f'The sign: {sign}.',
+        f'It was:        {wrong}',
+        f'Should be:     {right}']))

@@ -6,7 +6,8 @@
 from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from itertools import chain, repeat
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
@@ -15,10 +16,9 @@ from torch import Tensor
 from ..core import InputError
 
 # %% auto #0
-__all__ = ['ROLLER_START', 'plot_function', 'numerical_gradient', 'autograd_gradient', 'plot_tangent', 'init_params', 'quadratic',
-           'linear', 'mse', 'check_loss', 'calc_grads', 'sgd_step', 'sgd_momentum_step', 'should_stop', 'Run',
-           'descend', 'roller_coaster', 'show_preds', 'apply_step', 'fit_quadratic', 'ice_cream', 'fit_line',
-           'wavy_points', 'fit_polynomial', 'degree_losses']
+__all__ = ['ROLLER_START', 'plot_function', 'numerical_gradient', 'calc_grads', 'autograd_gradient', 'plot_tangent',
+           'init_params', 'quadratic', 'linear', 'check_pair', 'mse', 'check_loss', 'sgd_step', 'sgd_momentum_step',
+           'Run', 'descend', 'roller_coaster', 'show_preds', 'apply_step', 'fit_quadratic', 'ice_cream', 'fit_line']
 
 # %% ../../nbs/scratch/03_sgd.ipynb #2bd78a8b
 def plot_function(
@@ -32,12 +32,9 @@ def plot_function(
     ax:Axes|None=None,     # Axes to draw on; a new figure if `None`
 ) -> Axes:
     "Draw `f` between `min` and `max`. Arguments as in the course's function of this name."
-    if not min<max: raise InputError(f'min={min} and max={max}', 'min below max', 'swap them')
-    x = torch.linspace(min, max, 100)
-    y = torch.as_tensor(f(x))
-    if y.shape!=x.shape: raise InputError(f'for 100 numbers the function gave shape {tuple(y.shape)}', 'one answer a number, shape (100,)', 'leave out `.sum()` or `.mean()` in it')
     if ax is None: _,ax = plt.subplots(figsize=figsize)
-    ax.plot(x, y.detach())
+    x = torch.linspace(min, max, 100)
+    ax.plot(x, torch.as_tensor(f(x)).detach())
     ax.set(xlabel=tx or '', ylabel=ty or '', title=title or '')
     return ax
 
@@ -47,17 +44,12 @@ def _as_floats(x, name):
     if isinstance(x, (int, float, list, tuple)): return torch.tensor(x, dtype=torch.float32)
     x = torch.as_tensor(x)
     if not x.is_floating_point():
-        raise InputError(f'`{name}` holds {str(x.dtype)[6:]}', 'floats: only they can change by a little', f'write `{name}.float()`, or `3.` in place of `3`')
+        raise InputError(
+            f'`{name}` holds {str(x.dtype)[6:]}',
+            'floats: only they can change by a little',
+            f'write `{name}.float()`, or `3.` in place of `3`')
     return x
 
-def _one_number(y):
-    "`y` if it is a tensor holding a single number."
-    if not isinstance(y, Tensor) or y.numel()!=1:
-        came = f'shape {tuple(y.shape)}' if isinstance(y, Tensor) else type(y).__name__
-        raise InputError(f'the function gave {came}', 'one number, as a tensor', 'end it with `.sum()` or `.mean()`')
-    return y
-
-# %% ../../nbs/scratch/03_sgd.ipynb #a30d308a
 def numerical_gradient(
     f:Callable,       # float tensor -> one number
     x:Tensor,         # Where; float, any shape
@@ -65,24 +57,30 @@ def numerical_gradient(
 ) -> Tensor: # Same shape as `x`
     "Slopes by nudging: two calls of `f` for every number in `x`."
     x = _as_floats(x, 'x').detach()
-    grad = torch.zeros_like(x)
-    for i in range(x.numel()):
-        nudge = torch.zeros_like(x)
-        nudge.view(-1)[i] = eps
-        grad.view(-1)[i] = (_one_number(f(x+nudge)) - _one_number(f(x-nudge)))/(2*eps)
-    return grad
+    nudges = eps*torch.eye(x.numel(), dtype=x.dtype).view(-1, *x.shape)   # one number is moved by each
+    return torch.stack([f(x+d) - f(x-d) for d in nudges]).view_as(x)/(2*eps)
 
 # %% ../../nbs/scratch/03_sgd.ipynb #d3316bdb
+def calc_grads(
+    loss:Tensor,          # One number computed from `params`
+    params:list[Tensor],  # Tensors with `requires_grad`
+) -> list[Tensor]: # The gradients, which are also in `.grad`
+    "Go back from the loss to every parameter, and fill its `.grad`."
+    if not loss.requires_grad:
+        raise InputError(
+            'the loss does not depend on any parameter',
+            'a loss computed by torch alone, from tensors with `requires_grad`',
+            'call `params.requires_grad_()` first, and avoid `.item()`, `.detach()`, `round` and numpy')
+    loss.backward()
+    return [p.grad for p in params]
+
 def autograd_gradient(
     f:Callable, # float tensor -> one number
     x:Tensor,   # Where; float, any shape
 ) -> Tensor: # Same shape as `x`
     "Slopes by `backward()`: one call of `f`, then one way back."
     x = _as_floats(x, 'x').detach().clone().requires_grad_()
-    y = _one_number(f(x))
-    if not y.requires_grad: raise InputError('the function lost track of `x`', 'a result computed from `x` by torch alone', 'avoid `.item()`, `.detach()`, `round` and numpy inside it')
-    y.backward()
-    return x.grad
+    return calc_grads(f(x), [x])[0]
 
 # %% ../../nbs/scratch/03_sgd.ipynb #12b6bdd9
 def plot_tangent(
@@ -90,14 +88,14 @@ def plot_tangent(
     y:float,           # Height there
     slope:float,
     ax:Axes,           # Axes that show the function
-    length:float=.8,   # Horizontal reach of the line, in units of the axis
 ) -> Axes:
     "Add a point, its tangent and the slope as text to a drawn function."
-    dx = np.array([-length/2, length/2])
+    dx = np.array([-.4, .4])
     ax.plot(x+dx, y+slope*dx, color='tab:orange', lw=2)
     ax.scatter([x], [y], color='red', zorder=3)
-    side = np.sign(slope)      # on the outside of a bowl, the text meets no line
-    ax.annotate(f'slope {slope:g}', (x, y), xytext=(14*side, -8 if side else 8), textcoords='offset points', ha={-1:'right', 0:'center', 1:'left'}[side])
+    side = int(np.sign(slope))   # on the outside of a bowl, the text meets no line
+    aligned = ('center', 'left', 'right')[side]
+    ax.text(x+.15*side, y-.2, f'slope {slope:g}', ha=aligned, va='top')
     return ax
 
 # %% ../../nbs/scratch/03_sgd.ipynb #a3173434
@@ -108,7 +106,6 @@ def init_params(
 ) -> Tensor: # float32, tracked for gradients
     "Random starting values for parameters, from a normal distribution around 0."
     g = None if seed is None else torch.Generator().manual_seed(seed)
-    size = (size,) if isinstance(size, int) else tuple(size)
     return (torch.randn(size, generator=g)*std).requires_grad_()
 
 # %% ../../nbs/scratch/03_sgd.ipynb #af08231c
@@ -130,20 +127,24 @@ def linear(
     return _as_floats(xb, 'xb')@weights + bias
 
 # %% ../../nbs/scratch/03_sgd.ipynb #e7d87e3a
+def check_pair(
+    preds:Tensor, # Predictions
+    targs:Tensor, # Targets, of the same shape
+) -> None:
+    "Refuse predictions and targets that torch would combine in a way nobody meant."
+    if preds.shape!=targs.shape:
+        raise InputError(
+            f'predictions of shape {tuple(preds.shape)} and targets of shape {tuple(targs.shape)}',
+            'the same shape for both',
+            'use `.squeeze(1)` or `[:,None]` on one of them')
+
 def mse(
     preds:Tensor, # float
     targs:Tensor, # Same shape
 ) -> Tensor: # One number, at least 0, with its gradient history
     "Mean squared error. Agrees with `torch.nn.functional.mse_loss`."
-    _check_pair(preds, targs)
+    check_pair(preds, targs)
     return ((preds-targs)**2).mean()
-
-def _check_pair(preds, targs):
-    "Refuse predictions and targets that torch would combine in a way nobody meant."
-    a,b = tuple(preds.shape), tuple(getattr(targs, 'shape', ()))
-    if a!=b: raise InputError(f'predictions of shape {a} and targets of shape {b}', 'the same shape for both', 'use `.squeeze(1)` or `[:,None]` on one of them')
-    if not preds.numel(): raise InputError('no predictions at all', 'at least one row of data', 'check what was loaded or filtered')
-    if not (preds.is_floating_point() or targs.is_floating_point()): raise InputError('whole numbers only', 'floats', 'write `preds.float()`')
 
 # %% ../../nbs/scratch/03_sgd.ipynb #948f35a8
 def check_loss(
@@ -152,27 +153,10 @@ def check_loss(
 ) -> float: # `loss`, if it is a finite number
     "Stop when the loss is nan or infinite, and say when that happened."
     if math.isfinite(loss): return loss
-    raise InputError(f'the loss is {loss} at step {step}', 'a finite number', 'try a learning rate ten times smaller; if it is so at step 0, look for nan in the data')
-
-# %% ../../nbs/scratch/03_sgd.ipynb #357fdcd6
-def calc_grads(
-    loss:Tensor,          # One number computed from `params`
-    params:list[Tensor],  # Tensors with `requires_grad`
-) -> list[Tensor]: # The gradients, which are also in `.grad`
-    "Go back from the loss to every parameter, and fill its `.grad`."
-    if not _one_number(loss).requires_grad:
-        raise InputError('the loss does not depend on any parameter', 'a loss computed from tensors with `requires_grad`', 'call `params.requires_grad_()` before predicting')
-    loss.backward()
-    return [p.grad for p in params]
-
-# %% ../../nbs/scratch/03_sgd.ipynb #dfc8b41f
-def _check_lr(lr):
-    if not (isinstance(lr, (int, float)) and math.isfinite(lr) and lr>0):
-        raise InputError(f'lr={lr}', 'a learning rate above 0, such as 0.1', 'choose one; to walk uphill, minimise minus the function')
-
-def _check_has_grads(params):
-    for i,p in enumerate(params):
-        if p.grad is None: raise InputError(f'`params[{i}]` has no gradient yet', 'a gradient for every parameter', 'call `loss.backward()` first')
+    raise InputError(
+        f'the loss is {loss} at step {step}',
+        'a finite number',
+        'try a learning rate ten times smaller; if it is so at step 0, look for nan in the data')
 
 # %% ../../nbs/scratch/03_sgd.ipynb #57a54475
 def sgd_step(
@@ -180,8 +164,16 @@ def sgd_step(
     lr:float,            # Learning rate: the step is `lr*grad`
 ) -> None:
     "Move each of `params` against its gradient, in place, then zero the gradient. Equals `torch.optim.SGD`."
-    _check_lr(lr)
-    _check_has_grads(params)
+    if not 0<lr<math.inf:
+        raise InputError(
+            f'lr={lr}',
+            'a learning rate above 0, such as 0.1',
+            'choose one; to walk uphill, minimise minus the function')
+    if any(p.grad is None for p in params):
+        raise InputError(
+            'a parameter without a gradient',
+            'a gradient for every parameter',
+            'call `loss.backward()` first')
     with torch.no_grad():
         for p in params:
             p.sub_(p.grad, alpha=lr)
@@ -195,41 +187,24 @@ def sgd_momentum_step(
     momentum:float=.9,       # Share of the velocity that is kept, 0 to below 1
 ) -> None:
     "One step of a heavy ball; then zero the gradients. Equals `torch.optim.SGD(momentum=...)`."
-    if not 0<=momentum<1: raise InputError(f'momentum={momentum}', 'from 0 to below 1, such as 0.9', 'change it')
-    _check_lr(lr)
-    _check_has_grads(params)
-    with torch.no_grad():
-        for p,v in zip(params, velocities):
-            v.mul_(momentum).add_(p.grad)
-            p.sub_(v, alpha=lr)
-            p.grad.zero_()
-
-# %% ../../nbs/scratch/03_sgd.ipynb #5f86134a
-def should_stop(
-    losses:list[float], # From the start until now
-    n_steps:int,        # Budget
-    tol:float=0.,       # Smallest progress worth going on for, as a share of the loss; 0 uses the whole budget
-    patience:int=5,     # Number of steps over which progress is measured
-) -> bool:
-    "Whether to stop: no steps left, or the last `patience` steps lowered the loss by less than `tol` of it."
-    if len(losses)>n_steps: return True
-    if not tol or len(losses)<=patience: return False
-    return losses[-1-patience] - losses[-1] < tol*abs(losses[-1-patience])
+    for p,v in zip(params, velocities): p.grad.copy_(v.mul_(momentum).add_(p.grad))   # the velocity is the new slope
+    sgd_step(params, lr)
 
 # %% ../../nbs/scratch/03_sgd.ipynb #092b8f6f
-@dataclass
+@dataclass(repr=False)
 class Run:
     "A descent: entry 0 is the start, entry i is after step i."
-    params:np.ndarray                                  # (n_steps+1, P) float32
-    losses:np.ndarray                                  # (n_steps+1,) loss over all the data
+    params:np.ndarray           # (n_steps+1, P) float32
+    losses:np.ndarray           # (n_steps+1,) loss over all the data
     lr:float
-    kind:str = ''                                      # `line`, `quadratic`, `ball`: how to draw it
-    x:Tensor|None = field(default=None, repr=False)    # The data, if there are any
-    y:Tensor|None = field(default=None, repr=False)
-    loss_of:Callable|None = field(default=None, repr=False) # params -> loss
+    loss_of:Callable            # params -> loss
+    curve:Callable|None = None  # (x, params) -> predictions, to draw it
+    x:Tensor|None = None        # (N,) the data, if there are any
+    y:Tensor|None = None
 
     def __len__(self): return len(self.losses)-1
-    def __repr__(self): return f'Run({self.kind} lr={self.lr:g}, {len(self)} steps: loss {self.losses[0]:.4g} -> {self.losses[-1]:.4g})'.replace('( ', '(')
+    def __repr__(self):
+        return f'Run(lr={self.lr:g}, {len(self)} steps: loss {self.losses[0]:.4g} -> {self.losses[-1]:.4g})'
 
 # %% ../../nbs/scratch/03_sgd.ipynb #ef69f8ab
 def descend(
@@ -237,74 +212,57 @@ def descend(
     start,                      # (P,) numbers to begin with
     lr:float,
     n_steps:int=100,
-    step_loss_of:Callable|None=None, # params -> loss whose slope is followed, such as of one mini-batch; `None`: `loss_of`
+    step_loss_of:Callable|None=None, # params -> loss to follow, such as a mini-batch's; `None`: `loss_of`
     momentum:float=0.,          # 0 is plain SGD
-    tol:float=0.,               # As in `should_stop`
     keep_going:bool=False,      # When the loss overflows: False raises, True returns the run until then
 ) -> Run:
     "Gradient descent, all seven steps."
-    _check_lr(lr)
     params = _as_floats(start, 'start').detach().clone().requires_grad_()         # 1 init
     velocities,path,losses = [torch.zeros_like(params)], [], []
-    while True:                                                                   # 6 repeat
+    for step in range(n_steps+1):                                                 # 6 repeat
         loss = loss_of(params)                                                    # 2 predict, 3 loss
-        if keep_going and losses and not math.isfinite(loss.item()): break
-        losses.append(check_loss(loss.item(), len(losses)))
+        if keep_going and step and not math.isfinite(loss.item()): break
+        losses.append(check_loss(loss.item(), step))
         path.append(params.detach().clone())
-        if should_stop(losses, n_steps, tol): break                               # 7 stop
+        if step==n_steps: break                                                   # 7 stop
         calc_grads(step_loss_of(params) if step_loss_of else loss, [params])      # 4 gradient
         sgd_momentum_step([params], velocities, lr, momentum)                     # 5 step
-    return Run(torch.stack(path).numpy(), np.array(losses), lr, loss_of=loss_of)
+    return Run(torch.stack(path).numpy(), np.array(losses), lr, loss_of)
 
 # %% ../../nbs/scratch/03_sgd.ipynb #978732bc
 def roller_coaster(
-    seed:int=42, # Draws the errors of the speedometer
 ) -> tuple[Tensor, Tensor]: # Times 0 to 19 in seconds, and speeds; both (20,) float32
     "Twenty noisy speeds over the top of a hump: `0.75*(t-9.5)**2 + 1`, noise with standard deviation 3."
     t = torch.arange(20).float()
-    noise = torch.randn(20, generator=torch.Generator().manual_seed(seed))*3
+    noise = torch.randn(20, generator=torch.Generator().manual_seed(42))*3
     return t, noise + .75*(t-9.5)**2 + 1
 
-ROLLER_START = -.7658, -.7506, 1.3525  # what `torch.randn(3)` gives next after the speeds of seed 42
+ROLLER_START = -.7658, -.7506, 1.3525  # what `torch.randn(3)` gives next after these speeds
 
 # %% ../../nbs/scratch/03_sgd.ipynb #a8164ae7
 def show_preds(
-    preds:Tensor,           # (N,) predictions
+    preds:Tensor,           # (20,) predictions
     ax:Axes|None=None,      # Axes to draw on; a new figure if `None`
-    t:Tensor|None=None,     # (N,) times; `None`: the roller coaster's
-    y:Tensor|None=None,     # (N,) speeds; `None`: the roller coaster's
 ) -> Axes:
-    "Draw readings in blue and predictions in red."
-    t,y = _data_or(roller_coaster, t, y)
-    if len(preds)!=len(t): raise InputError(f'{len(preds)} predictions for {len(t)} times', 'one each', 'pass the `t` and `y` that belong to them')
+    "Draw the roller coaster's readings in blue and predictions in red."
     if ax is None: _,ax = plt.subplots(figsize=(5,3))
-    ax.scatter(t, y, label='measured')
+    t,speed = roller_coaster()
+    ax.scatter(t, speed, label='measured')
     ax.scatter(t, torch.as_tensor(preds).detach(), color='red', label='predicted')
     ax.set(xlabel='time', ylabel='speed', ylim=(-300, 100))
     return ax
-
-def _data_or(default, x, y):
-    "`x` and `y` as given, or both from `default()`."
-    if x is None and y is None: return default()
-    if x is None or y is None: raise InputError('one of the inputs and the targets alone', 'both or none', 'pass the two together')
-    if len(x)!=len(y): raise InputError(f'{len(x)} inputs and {len(y)} targets', 'as many of one as of the other', 'check how they were made')
-    if not len(x): raise InputError('no data', 'at least one row', 'check what was loaded or filtered')
-    return _as_floats(x, 'x'), _as_floats(y, 'y')
 
 # %% ../../nbs/scratch/03_sgd.ipynb #297b9f7a
 def apply_step(
     params:Tensor,        # (3,) with `requires_grad`; changed in place
     prn:bool=True,        # Whether to print the loss
-    t:Tensor|None=None,   # (N,) times; `None`: the roller coaster's
-    y:Tensor|None=None,   # (N,) speeds; `None`: the roller coaster's
-    lr:float=1e-5,
-) -> Tensor: # (N,) predictions, made before the step
-    "Predict, measure, step: one round for `quadratic`, as in the course."
-    t,y = _data_or(roller_coaster, t, y)
+) -> Tensor: # (20,) predictions, made before the step
+    "Predict, measure, step: one round for `quadratic` on the roller coaster, as in the course."
+    t,speed = roller_coaster()
     preds = quadratic(t, params)
-    loss = mse(preds, y)
+    loss = mse(preds, speed)
     calc_grads(loss, [params])
-    sgd_step([params], lr)
+    sgd_step([params], lr=1e-5)
     if prn: print(loss.item())
     return preds
 
@@ -314,31 +272,29 @@ def fit_quadratic(
     y:Tensor|None=None,    # (N,) float targets; `None`: the roller coaster's speeds
     lr:float=1e-5,
     n_steps:int=10,
-    start=ROLLER_START,    # a, b, c to begin with
-    momentum:float=0.,
-    keep_going:bool=False, # As in `descend`
+    **kwargs,              # For `descend`: `momentum`, `keep_going`
 ) -> Run:
-    "Fit a parabola by gradient descent."
-    t,y = _data_or(roller_coaster, t, y)
-    run = descend(lambda p: mse(quadratic(t, p), y), start, lr, n_steps, momentum=momentum, keep_going=keep_going)
-    run.kind,run.x,run.y = 'quadratic', t, y
+    "Fit a parabola by gradient descent from `ROLLER_START`."
+    if t is None: t,y = roller_coaster()
+    t = _as_floats(t, 't')
+    run = descend(lambda p: mse(quadratic(t, p), y), ROLLER_START, lr, n_steps, **kwargs)
+    run.curve,run.x,run.y = quadratic, t, y
     return run
 
 # %% ../../nbs/scratch/03_sgd.ipynb #2bccc312
 def ice_cream(
     n:int=100,        # Days
-    a=(3., 2.),       # True slope and height
     seed:int=574,     # This one makes a day list much like the course's: its first loss is near 8.9
 ) -> tuple[Tensor, Tensor]: # x (n, 2): temperature in [-1, 1] and a column of ones; y (n,) sales
-    "Points along a line, `y = x @ a` plus noise between 0 and 1."
+    "Points along the line `3*temperature + 2`, plus noise between 0 and 1."
     g = torch.Generator().manual_seed(seed)
     x = torch.ones(n, 2)
     x[:,0].uniform_(-1., 1., generator=g)
-    return x, x@torch.tensor(a) + torch.rand(n, generator=g)
+    return x, x@torch.tensor([3., 2.]) + torch.rand(n, generator=g)
 
 # %% ../../nbs/scratch/03_sgd.ipynb #8cd7c3c0
 class DataLoader:
-    "Hands out `(xb, yb)` of `bs` rows at a time; every row once an epoch. Like `torch.utils.data.DataLoader` for tensors."
+    "Hands out `(xb, yb)` of `bs` rows at a time, each row once an epoch. Like torch's `DataLoader` for tensors."
     def __init__(self,
         x:Tensor,             # (N, ...)
         y:Tensor,             # (N, ...)
@@ -346,18 +302,19 @@ class DataLoader:
         shuffle:bool=False,   # Whether each epoch has an order of its own
         seed:int|None=None,   # Fixes these orders; `None` draws from torch's own generator
     ):
-        if not len(x) or len(x)!=len(y): raise InputError(f'{len(x)} inputs and {len(y)} targets', 'as many of one as of the other, and some', 'check how they were made')
-        if bs<1: raise InputError(f'bs={bs}', 'at least one row a batch', 'change it')
+        if not len(x) or len(x)!=len(y):
+            raise InputError(
+                f'{len(x)} inputs and {len(y)} targets',
+                'as many of one as of the other, and some',
+                'check how they were made')
         self.x,self.y,self.bs,self.shuffle = x, y, bs, shuffle
         self.generator = None if seed is None else torch.Generator().manual_seed(seed)
 
     def __len__(self): return math.ceil(len(self.x)/self.bs)
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        if not self.shuffle:
-            for i in range(0, len(self.x), self.bs): yield self.x[i:i+self.bs], self.y[i:i+self.bs]   # a slice costs nothing
-            return
-        order = torch.randperm(len(self.x), generator=self.generator)
+        n = len(self.x)
+        order = torch.randperm(n, generator=self.generator) if self.shuffle else torch.arange(n)
         for i in order.split(self.bs): yield self.x.index_select(0, i), self.y.index_select(0, i)   # faster than `x[i]`
 
 # %% ../../nbs/scratch/03_sgd.ipynb #66b5fdc9
@@ -368,53 +325,21 @@ def fit_line(
     n_steps:int=100,
     start=(-1., 1.),         # Slope and height to begin with
     bs:int|None=None,        # Rows in a mini-batch; `None`: all of them, every time
-    momentum:float=0.,
     seed:int=42,             # Order of the mini-batches
-    keep_going:bool=False,   # As in `descend`
+    **kwargs,                # For `descend`: `momentum`, `keep_going`
 ) -> Run:
     "Fit a line by gradient descent."
-    x,y = _data_or(ice_cream, x, y)
-    if x.ndim!=2: raise InputError(f'`x` of shape {tuple(x.shape)}', '(N, 2): the input and a column of ones', 'use `torch.stack([x, torch.ones(len(x))], 1)`')
-    batches = None if bs is None else _forever(DataLoader(x, y, bs, shuffle=True, seed=seed))
+    if x is None: x,y = ice_cream()
+    x = _as_floats(x, 'x')
+    if x.ndim!=2:
+        raise InputError(
+            f'`x` of shape {tuple(x.shape)}',
+            '(N, 2): the input and a column of ones',
+            'use `torch.stack([x, torch.ones(len(x))], 1)`')
+    batches = chain.from_iterable(repeat(DataLoader(x, y, bs or len(x), shuffle=True, seed=seed)))
     def batch_loss_of(p):
         xb,yb = next(batches)
         return mse(xb@p, yb)
-    run = descend(lambda p: mse(x@p, y), start, lr, n_steps, batch_loss_of if batches else None, momentum, keep_going=keep_going)
-    run.kind,run.x,run.y = 'line', x, y
+    run = descend(lambda p: mse(x@p, y), start, lr, n_steps, batch_loss_of if bs else None, **kwargs)
+    run.curve,run.x,run.y = (lambda x, p: p[0]*x + p[1]), x[:,0], y
     return run
-
-def _forever(dl):
-    while True: yield from dl
-
-# %% ../../nbs/scratch/03_sgd.ipynb #2426f758
-def wavy_points(
-    n:int=30,       # Points
-    noise:float=.3, # Standard deviation
-    seed:int=1,
-) -> tuple[Tensor, Tensor]: # x (n,) from -1 to 1; y (n,); both float64
-    "Noisy points along a wave, `sin(4x)`."
-    g = torch.Generator().manual_seed(seed)
-    x = torch.linspace(-1, 1, n, dtype=torch.float64)
-    return x, torch.sin(4*x) + noise*torch.randn(n, generator=g, dtype=torch.float64)
-
-# %% ../../nbs/scratch/03_sgd.ipynb #42cedf99
-def fit_polynomial(
-    x:Tensor,    # (N,) float in [-1, 1]
-    y:Tensor,    # (N,) float
-    degree:int,  # Highest power; must be below N
-) -> Callable: # x -> predictions, both (M,)
-    "The polynomial with the smallest mean squared error on these points. Agrees with `np.polyfit`."
-    x,y = _as_floats(x, 'x').double(), _as_floats(y, 'y').double()
-    if not 0<=degree<len(x): raise InputError(f'degree {degree} for {len(x)} points', 'at least 0 and below the number of points', 'lower the degree or bring more points')
-    coefs = np.polynomial.legendre.legfit(x.numpy(), y.numpy(), degree)
-    return lambda x: torch.from_numpy(np.polynomial.legendre.legval(torch.as_tensor(x).double().numpy(), coefs))
-
-# %% ../../nbs/scratch/03_sgd.ipynb #00be7268
-def degree_losses(
-    train:tuple[Tensor, Tensor], # x and y to fit
-    valid:tuple[Tensor, Tensor], # x and y kept aside
-    degrees,                     # Such as `range(17)`
-) -> tuple[np.ndarray, np.ndarray]: # Training and validation losses, one per degree
-    "Loss on both sets for polynomials of growing degree."
-    models = [fit_polynomial(*train, d) for d in degrees]
-    return tuple(np.array([mse(m(x), y).item() for m in models]) for x,y in (train, valid))
