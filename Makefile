@@ -43,8 +43,8 @@ test: check ## check, run every notebook with the network refused, then pytest
 	$(MAKE) notebooks
 	$(MAKE) pytest
 
-notebooks: $(VENV)/.dev ## run every notebook top to bottom, the network refused
-	$(QUIET) $(BIN)/nbdev-test --n-workers 2
+notebooks: $(VENV)/.dev ## run every page top to bottom, the network refused (the lessons run in pytest, in a kernel)
+	$(QUIET) $(BIN)/nbdev-test --n-workers 2 --skip-folder-re '^[_.]|^lessons$$'
 
 pytest: $(VENV)/.dev ## the tests that cross rooms, two files at a time (PYTEST='-k name' for some)
 	$(QUIET) $(BIN)/python -m pytest $(PYTEST)

@@ -123,7 +123,7 @@ def test_who_waits_too_long_ends_it_and_tells_where(capsys, new_children):
             time.sleep(1000)
         torch.distributed.barrier()
     with pytest.raises(LaunchError, match='process 0 stopped with') as e:
-        launch_training(fall_silent, n_procs=2, cpu=True, timeout=8)
+        launch_training(fall_silent, n_procs=2, cpu=True, timeout=15)
     assert 'in fall_silent' in str(e.value) and capsys.readouterr().out=='begun\n'
     assert not new_children()
 
