@@ -197,3 +197,19 @@ def links_of(path):
 def test_no_link_is_dead(path):
     dead = [link for link in links_of(path) if not (path.parent/link).exists()]
     assert not dead, dead
+
+
+def test_every_word_leads_to_the_cell_that_shows_it():
+    "The cell has the word, and it or a neighbour is code."
+    words,lost = top/'nbs/guide/14_words.ipynb',[]
+    cells_of = lambda page: json.loads((words.parent/page).read_text(encoding='utf-8'))['cells']
+    text = '\n'.join(''.join(c['source']) for c in cells_of(words.name))
+    found = re.findall(r'^\| \[(.+?)\]\((.+?)#cell-id=(\w+)\) \|', text, flags=re.M)
+    assert len(found)>80 and len(found)==len(re.findall(r'^\| \[', text, flags=re.M))
+    for word,page,cell in found:
+        cells = cells_of(page)
+        at = next((i for i,c in enumerate(cells) if c['id']==cell), None)
+        shows = at is not None and any(c['cell_type']=='code' for c in cells[max(at-1, 0):at+2])
+        if not shows or word.lower() not in re.sub('[*`]', '', ''.join(cells[at]['source'])).lower():
+            lost.append(f'{word}: no cell {cell} in {page} that has it')
+    assert not lost, lost

@@ -405,6 +405,7 @@ def from_folder(
     "`DataLoaders` from a folder with one folder of pictures per class, or two such folders named `train` and `valid`."
     _check_numbers(size, bs, valid_pct)
     files = []
+    if train=='.' and not valid: train = None   # `root` itself, as the course of 2019 says it
     if train or valid:
         parts = train or 'train', valid or 'valid'
         for part in parts: files += _class_pictures(Path(root)/part)

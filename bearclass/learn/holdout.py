@@ -17,7 +17,7 @@ import numpy as np
 from ..core import InputError, MissingError, count_of, listed, write_atomic
 from ..dataset import Dataset, content_sha256, parent_name, sha_or_none, test_folder
 from ..gather.verify import check_images
-from .splits import check_share, hash_fraction
+from .splits import check_share, hash_fraction, kept_aside
 from ..moves import append_lines, carry_files, read_lines
 if TYPE_CHECKING: import pandas as pd
 
@@ -307,6 +307,9 @@ def open_test(
             f'the classes of the test set: {listed(sorted(set(away.labels)))}',
             'open it with the model that was made for it')
     targs = np.array([vocab.index(label) for label in away.labels])
+    split = model.bundle.manifest.get('split') if hasattr(model, 'bundle') else None
+    learnt = len(targs)-len(kept_aside(away.files, split)) if split else 0
+    if learnt: print(f'It has learnt from {learnt} of these {len(targs)} pictures: the figure is too good.')
     ev = Evaluation(away.files, targs, _probs(model, away.files), vocab)
     wrong = int((ev.preds!=ev.targs).sum())
     print(summary(ev), write_opening(root, model_fingerprint(model), len(targs), wrong), sep='\n')
