@@ -13,7 +13,7 @@ from .doctor import doctor
 
 # %% auto #0
 __all__ = ['cmd_doctor', 'make_parser', 'main', 'cmd_search', 'cmd_download', 'cmd_verify', 'cmd_duplicates', 'cmd_train',
-           'cmd_predict', 'cmd_evaluate', 'cmd_export', 'cmd_app', 'cmd_serve', 'cmd_demo']
+           'cmd_predict', 'cmd_evaluate', 'cmd_export', 'cmd_app', 'cmd_serve', 'cmd_page', 'cmd_demo']
 
 # %% ../nbs/cli.ipynb #c12ebfa4
 _commands = {}   # name -> (function, help, example, arguments)
@@ -305,6 +305,14 @@ def cmd_app(a):
 def cmd_serve(a):
     from bearclass.ship.api import serve_api
     serve_api(a.bundle, a.port, a.host, a.workers, a.classify_url, a.allow_public)
+
+@_command(
+    'write a bundle as one HTML file that works anywhere', 'bearclass page model bears.html', _bundle,
+    _arg('out', help='HTML file to write'), _replace,
+    _arg('--runtime', help='what `npm pack onnxruntime-web@1.30.0` wrote, where there is no network'))
+def cmd_page(a):
+    from bearclass.ship.page import export_page
+    export_page(a.bundle, a.out, a.runtime, a.replace)
 
 # %% ../nbs/cli.ipynb #480cb2af
 def _demo_pictures(a, out):

@@ -80,7 +80,7 @@ def _about(predictor):
     facts = {k: manifest[k] for k in ('arch', 'created', 'weights', 'valid') if k in manifest}
     return dict(vocab=predictor.vocab, size=predictor.config['size'], **facts)
 
-# %% ../../nbs/ship/06_api.ipynb #b95d2c92
+# %% ../../nbs/ship/06_api.ipynb #f63302e2
 _page_headers = {
     'Content-Security-Policy': "default-src 'none'; style-src 'unsafe-inline'; img-src data:; form-action 'self'",
     'X-Content-Type-Options': 'nosniff'}
@@ -89,7 +89,7 @@ def _page(predictor, answer=''):
     text = static_text('api.html').format(
         title=html.escape(title_for(predictor.vocab)),
         known=html.escape(known_text(predictor.vocab)),
-        style=static_text('app.css'),
+        style=static_text('own_page.css')+static_text('app.css'),
         answer=answer)
     return HTMLResponse(text, headers=_page_headers)
 
