@@ -94,7 +94,7 @@ def test_it_says_what_is_unlike_all_it_has_seen(browser_page, tmp_path):
     (bundle/'unknown.safetensors').write_bytes(fit_bank(reds).to_bytes())
     p = Predictor(seal(bundle))
     ready(browser_page, export_page(bundle, tmp_path/'page.html', runtime=ARCHIVE))
-    for colour,unknown in ('crimson', False), ('blue', True), ('lime', True):
+    for colour,unknown in ('#e02010', False), ('blue', True), ('lime', True):
         Image.new('RGB', (30, 20), colour).save(tmp_path/'a.png')
         ask(browser_page, tmp_path/'a.png')
         assert bool(browser_page.query_selector('.bc-message'))==p.predict(tmp_path/'a.png').unknown==unknown
