@@ -13,7 +13,7 @@ from .doctor import doctor
 
 # %% auto #0
 __all__ = ['cmd_doctor', 'make_parser', 'main', 'cmd_search', 'cmd_download', 'cmd_verify', 'cmd_duplicates', 'cmd_train',
-           'cmd_predict', 'cmd_evaluate', 'cmd_export', 'cmd_app', 'cmd_demo']
+           'cmd_predict', 'cmd_evaluate', 'cmd_export', 'cmd_app', 'cmd_serve', 'cmd_page', 'cmd_demo']
 
 # %% ../nbs/cli.ipynb #c12ebfa4
 _commands = {}   # name -> (function, help, example, arguments)
@@ -294,6 +294,25 @@ _port = _arg('--port', type=int, default=8866)
 def cmd_app(a):
     from bearclass.ship.app import serve_app
     serve_app(a.bundle, a.port, a.host, a.open, a.token)
+
+@_command(
+    'serve a bundle as an API, until Ctrl-C', 'bearclass serve model --port 8000', _bundle,
+    _arg('--port', type=int, default=8000),
+    _arg('--host', default='127.0.0.1', help='address to listen on; any but this machine needs --allow-public'),
+    _arg('--workers', type=int, default=1, help='processes that answer'),
+    _arg('--classify-url', action='store_true', help='also fetch pictures from the web for whoever asks'),
+    _arg('--allow-public', action='store_true', help='something in front decides who may ask'))
+def cmd_serve(a):
+    from bearclass.ship.api import serve_api
+    serve_api(a.bundle, a.port, a.host, a.workers, a.classify_url, a.allow_public)
+
+@_command(
+    'write a bundle as one HTML file that works anywhere', 'bearclass page model bears.html', _bundle,
+    _arg('out', help='HTML file to write'), _replace,
+    _arg('--runtime', help='what `npm pack onnxruntime-web@1.30.0` wrote, where there is no network'))
+def cmd_page(a):
+    from bearclass.ship.page import export_page
+    export_page(a.bundle, a.out, a.runtime, a.replace)
 
 # %% ../nbs/cli.ipynb #480cb2af
 def _demo_pictures(a, out):

@@ -12,7 +12,7 @@ from .predictor import Prediction
 if TYPE_CHECKING: from PIL import Image
 
 # %% auto #0
-__all__ = ['LIKELY', 'PROBABLE', 'MAX_UPLOAD', 'MAX_MESSAGE', 'NOTEBOOK_UPLOAD', 'uploaded_files', 'percent', 'verdict',
+__all__ = ['LIKELY', 'PROBABLE', 'UNLIKE', 'MAX_UPLOAD', 'MAX_MESSAGE', 'NOTEBOOK_UPLOAD', 'uploaded_files', 'percent', 'verdict',
            'title_for', 'known_text', 'bars_html', 'answer_html', 'message_html', 'shown_jpeg', 'picture_html',
            'megabytes', 'problem_text', 'unreadable_text', 'page_html']
 
@@ -82,7 +82,7 @@ def bars_html(
     return f'<ul class="bc-bars">{bars}</ul>'
 
 # %% ../../nbs/ship/04_answer.ipynb #fcf3021e
-_unlike = 'This picture does not look like the ones the model learnt from: do not rely on its answer.'
+UNLIKE = 'This picture does not look like the ones the model learnt from: do not rely on its answer.'
 
 def answer_html(
     prediction:Prediction,
@@ -90,7 +90,7 @@ def answer_html(
 ) -> str:
     "The answer: how sure, of what, and the bars."
     sure,label = verdict(prediction)
-    warning = message_html(_unlike) if prediction.unknown else ''
+    warning = message_html(UNLIKE) if prediction.unknown else ''
     return (f'{warning}<div role="status"><div class="bc-sure">{html.escape(sure)}</div>'
             f'<div class="bc-label">{html.escape(label)}</div>{bars_html(prediction, k)}</div>')
 
