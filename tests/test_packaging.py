@@ -59,7 +59,7 @@ def test_doctor(installed, tmp_path):
 def test_demo_in_small(installed, tmp_path):
     "`make demo SERVE=0` in small, from the wheel; a second run works on what the first one left."
     for _ in range(2):
-        p = run(installed, 'demo', '--no-serve', '--n', 40, cwd=tmp_path)
+        p = run(installed, 'demo', '--no-serve', '--n', 20, cwd=tmp_path)
         assert all(s in p.stdout for s in ('1. Pictures', '2. Verify', 'Error rate', '<- prediction', '5. Export'))
         assert 'cannot be read and are left out' in p.stdout
         assert sorted(f.name for f in tmp_path.iterdir())==['demo']
