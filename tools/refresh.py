@@ -75,7 +75,7 @@ def refresh(path):
         left_out = re.search(r'^#\|\s*(eval:\s*false|notest|network|slow|gpu)', c.source, re.M)
         if c.cell_type=='code' and left_out: c.source = ''
     place = {'metadata': {'path': str(Path(path).parent)}}
-    NotebookClient(run, timeout=900, kernel_name='python3', resources=place, store_widget_state=False).execute()
+    NotebookClient(run, timeout=900, kernel_name='python3', resources=place).execute()
     for c,r in zip(nb.cells, run.cells):
         if c.cell_type!='code': continue
         c.outputs = merged(filter(None, map(clean_output, r.outputs)))
