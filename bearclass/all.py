@@ -16,6 +16,7 @@ from fastai.vision.all import doc as _fastai_doc
 # %% ../nbs/all.ipynb #6cc0b3bc
 from .core import BearclassError
 from .doctor import doctor
+from .heal import heal, load_ipython_extension as _bring_magics
 from .dataset import Dataset, get_image_files
 from .images import open_rgb
 from .manifest import read_manifest
@@ -106,3 +107,4 @@ def doc(
 
 # %% ../nbs/all.ipynb #2a7b6413
 __all__ = [n for n in globals() if not n.startswith('_')]   # fastai's names too, with its modules: `plt`, `np`, `torch`
+_bring_magics()   # `%heal`, where a notebook runs

@@ -10,10 +10,11 @@ from pathlib import Path
 from . import __version__
 from .core import BearclassError, InputError, write_atomic
 from .doctor import doctor
+from .heal import heal
 
 # %% auto #0
-__all__ = ['cmd_doctor', 'make_parser', 'main', 'cmd_search', 'cmd_download', 'cmd_verify', 'cmd_duplicates', 'cmd_train',
-           'cmd_predict', 'cmd_evaluate', 'cmd_export', 'cmd_app', 'cmd_serve', 'cmd_page', 'cmd_demo']
+__all__ = ['cmd_doctor', 'cmd_heal', 'make_parser', 'main', 'cmd_search', 'cmd_download', 'cmd_verify', 'cmd_duplicates',
+           'cmd_train', 'cmd_predict', 'cmd_evaluate', 'cmd_export', 'cmd_app', 'cmd_serve', 'cmd_page', 'cmd_demo']
 
 # %% ../nbs/cli.ipynb #c12ebfa4
 _commands = {}   # name -> (function, help, example, arguments)
@@ -33,6 +34,14 @@ def cmd_doctor(a):
     report = doctor()
     print(report)
     return 1 if report.problems else 0
+
+@_command(
+    'what an error means, and what works now', 'bearclass heal error.txt',
+    _arg('file', nargs='?', help='with the traceback; without it, what comes by the pipe'))
+def cmd_heal(a):
+    remedy = heal(Path(a.file).read_text(encoding='utf-8', errors='replace') if a.file else sys.stdin.read())
+    print(remedy)
+    return 0 if remedy.known else 1
 
 # %% ../nbs/cli.ipynb #914fe3bb
 def make_parser() -> argparse.ArgumentParser:

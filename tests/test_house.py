@@ -65,7 +65,7 @@ def test_only_all_uses_star_imports():
 heavy = {'torch', 'torchvision', 'fastai', 'timm'}
 
 
-light_rooms = 'core', 'moves', 'images', 'dataset', 'manifest', 'chance', 'samples/', 'gather/', 'ship/', 'cli'
+light_rooms = 'core', 'heal', 'moves', 'images', 'dataset', 'manifest', 'chance', 'samples/', 'gather/', 'ship/', 'cli'
 light = [m for m in modules if m.startswith(light_rooms)]
 light += [f'learn/{m}.py' for m in 'splits holdout interpret not_photos'.split()]
 light += [f'clean/{m}.py' for m in 'decisions apply page votes merging'.split()]
