@@ -1763,6 +1763,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                         'bearclass.learn.course._as_taught': ('learn/course.html#_as_taught', 'bearclass/learn/course.py'),
                                         'bearclass.learn.course._gone': ('learn/course.html#_gone', 'bearclass/learn/course.py'),
                                         'bearclass.learn.course._varied': ('learn/course.html#_varied', 'bearclass/learn/course.py'),
+                                        'bearclass.learn.course._with_data': ('learn/course.html#_with_data', 'bearclass/learn/course.py'),
                                         'bearclass.learn.course.create_cnn': ('learn/course.html#create_cnn', 'bearclass/learn/course.py'),
                                         'bearclass.learn.course.get_image_files_sorted': ( 'learn/course.html#get_image_files_sorted',
                                                                                            'bearclass/learn/course.py'),
