@@ -3185,6 +3185,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                     'bearclass.ship.app._is_up': ('ship/app.html#_is_up', 'bearclass/ship/app.py'),
                                     'bearclass.ship.app._open': ('ship/app.html#_open', 'bearclass/ship/app.py'),
                                     'bearclass.ship.app._page_settings': ('ship/app.html#_page_settings', 'bearclass/ship/app.py'),
+                                    'bearclass.ship.app._predictor': ('ship/app.html#_predictor', 'bearclass/ship/app.py'),
                                     'bearclass.ship.app._serve_folder': ('ship/app.html#_serve_folder', 'bearclass/ship/app.py'),
                                     'bearclass.ship.app._sigterm_as_interrupt': ( 'ship/app.html#_sigterm_as_interrupt',
                                                                                   'bearclass/ship/app.py'),

@@ -8,6 +8,7 @@ import os, sys
 import pytest
 from PIL import Image
 from conftest import colour_bundle, free_port, here_env, started, write_notebook
+from bearclass.core import InputError
 
 pytest.importorskip('torch')
 COLOURS = 'red', 'green', 'blue'
@@ -102,3 +103,16 @@ def test_typed_as_taught(python, request, folder, learn, browser_page, screensho
             page.set_viewport_size(dict(width=width, height=900))
             assert page.evaluate('document.documentElement.scrollWidth') <= width
             page.screenshot(path=screenshots/f'hand_built_{request.node.callspec.id}_{width}.png', full_page=True)
+
+
+def test_a_learner_as_it_is(learn, folder, capsys):
+    "Right after training, with no bundle yet; the answer is the learner's own."
+    from bearclass.all import classifier_app, load_learner, serve_app
+    app = classifier_app(learn)
+    assert "`export_bundle(learn, 'model')` keeps one" in capsys.readouterr().out
+    label,_,probs = learn.predict(folder/'sky.png')
+    answer = app.predictor.predict(folder/'sky.png')
+    assert answer.label==label and abs(answer.probs-probs.numpy()).max()<1e-4
+    with pytest.raises(InputError, match='1 to 65535'): serve_app(learn, port=0)
+    with pytest.raises(InputError, match=r"export_bundle\(learn, 'model', golden="):   # it came without its pictures
+        classifier_app(load_learner(folder/'export.pkl'))

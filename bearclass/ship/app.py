@@ -81,14 +81,22 @@ def take_upload(
         raise
 
 # %% ../../nbs/ship/05_app.ipynb #b37655e8
+def _predictor(model):
+    "Something that answers: as it is, opened from a bundle, or the bundle that a learner would become."
+    if isinstance(model, (str, Path, Bundle)): return Predictor(model)
+    if not hasattr(model, 'dls'): return model
+    from bearclass.ship.bundle import export_bundle   # torch has come with the learner
+    with tempfile.TemporaryDirectory(prefix='bearclass_') as tmp: bundle = export_bundle(model, Path(tmp)/'model')
+    print("This page asks a copy of the learner as it is now. `export_bundle(learn, 'model')` keeps one.")
+    return Predictor(bundle)
+
 def classifier_app(
-    predictor:Predictor|str|Path,  # What answers; a path opens the bundle there
+    predictor:Predictor|str|Path,  # What answers: a `Predictor`, the path of a bundle, or a learner
     title:str|None=None,           # Heading; `None` asks for the classes: 'Black, grizzly or teddy?'
     max_upload:int=NOTEBOOK_UPLOAD, # Bytes of one picture; more than the server takes gets no answer at all
 ) -> VBox: # Has `.upload`, a FileUpload, and `.result`, whose `.value` is the HTML below the button
     "The page as a widget: upload a photo, see it with the answer and the three best bars."
-    w = _widgets()
-    if isinstance(predictor, (str, Path)): predictor = Predictor(predictor)
+    w,predictor = _widgets(),_predictor(predictor)
     head,limit,foot = [w.HTML(o) for o in _fixed_html(title or title_for(predictor.vocab), max_upload, predictor.vocab)]
     upload,result = _upload_button(w), w.HTML()
     app = _card([head, upload, limit, result, foot])
@@ -315,7 +323,7 @@ def _open(url):
 
 # %% ../../nbs/ship/05_app.ipynb #bc1c2895
 def serve_app(
-    bundle:str|Path,         # Exported model
+    bundle:str|Path,         # Exported model, or a learner
     port:int=8866,           # To listen on
     host:str='127.0.0.1',    # To listen on; anything but the loopback needs `token` or `allow_public`
     open_browser:bool=False, # Whether to open the page here
@@ -327,7 +335,7 @@ def serve_app(
     _check_host(host, token, allow_public)
     if importlib.util.find_spec('voila') is None:
         raise DependencyError('voila is not installed', 'Voila, which serves the page', 'pip install voila')
-    bundle = Predictor(bundle).bundle
+    bundle = _predictor(bundle).bundle
     check_port(port, host)
     with tempfile.TemporaryDirectory(prefix='bearclass_', ignore_cleanup_errors=True) as tmp, _sigterm_as_interrupt():
         folder,run = Path(tmp)/'app', Path(tmp)/'run'
