@@ -92,6 +92,7 @@ def test_typed_as_taught(python, request, folder, learn, browser_page, screensho
     label,i,probs = learn.predict(sky)
     voila = [python, '-m', 'voila', 'mine.ipynb', f'--port={port}', '--Voila.ip=127.0.0.1', '--no-browser']
     with started(voila, port, cwd=folder, env=here_env(JUPYTER_PREFER_ENV_PATH='1')):
+        page.route(lambda url: '//127.0.0.1' not in url, lambda route: route.abort())   # Voila's own style sheets
         page.goto(f'http://127.0.0.1:{port}/', wait_until='commit')
         choose(page, 0, sky)
         page.get_by_role('button', name='Classify').click()

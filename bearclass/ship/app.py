@@ -124,14 +124,15 @@ def _page_settings():
         extension_allowlist=['@jupyter-widgets/jupyterlab-manager', '@voila-dashboards/widgets-manager7',
                              '@voila-dashboards/widgets-manager8'])
 
-_message_size = dict(websocket_max_message_size=MAX_MESSAGE)
+_own = "frame-ancestors 'self'; default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob: ws: wss:"
+_tornado = dict(websocket_max_message_size=MAX_MESSAGE, headers={'Content-Security-Policy': _own})
 _culling = dict(cull_idle_timeout=300, cull_interval=30)
 
 def voila_config(
     token:str|None=None, # What a visitor must know to get in; `None` lets everybody in who reaches the server
 ) -> dict: # The content of `voila.json`
     "The settings that Voila reads from the folder it is started in."
-    server = dict(open_browser=False, port_retries=0, tornado_settings=_message_size)
+    server = dict(open_browser=False, port_retries=0, tornado_settings=_tornado)
     if token: server['token'] = token
     ready = dict(preheat_kernel=True, default_pool_size=1)
     return dict(Voila=server, VoilaConfiguration={**_page_settings(), **ready}, MappingKernelManager=_culling)
@@ -139,7 +140,7 @@ def voila_config(
 # %% ../../nbs/ship/05_app.ipynb #00860a69
 def server_config() -> dict: # The content of `jupyter_server_config.json`
     "The same settings, for Voila as an extension of a Jupyter server."
-    server = dict(tornado_settings=_message_size)
+    server = dict(tornado_settings=_tornado)
     return dict(ServerApp=server, VoilaConfiguration=_page_settings(), MappingKernelManager=_culling)
 
 def write_server_config(
