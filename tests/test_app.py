@@ -6,8 +6,10 @@ import pytest
 from PIL import Image
 from conftest import colour_bundle, end, free_port, here_env, serving
 from bearclass.core import BearclassError, InputError, MissingError
+from bearclass.samples.datasets import draw_bears
 from bearclass.ship import app as A
 from bearclass.ship.answer import page_html
+from bearclass.ship.bundle import attribution
 from bearclass.ship.predictor import Predictor
 
 
@@ -35,6 +37,15 @@ def test_hostile_names(colours):
     nasty = '<img src=x onerror=alert(1)>.jpg'
     for data in png('red'), b'no picture':
         assert '<img src=x' not in page_html(Predictor(colours), [(nasty, data)])
+
+def test_drawings_are_no_photos(colours, tmp_path):
+    "A model that has learnt from the bears we draw says so on its page."
+    draw_bears(tmp_path/'bears', n_per_class=1)
+    model = Predictor(colours)
+    foot = lambda: A.classifier_app(model).children[-1].value
+    assert 'This model knows only' in foot() and 'drawings' not in foot()
+    model.bundle.files['ATTRIBUTION.md'] = attribution(tmp_path/'bears').encode()
+    assert 'This model knows only' in foot() and 'drawings' in foot()
 
 
 def test_cleaning_keeps_the_notebook():

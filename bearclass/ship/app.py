@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote
 from ..core import (BearclassError, BundleError, DependencyError, InputError, MissingError, new_folder,
                             static_text, write_atomic)
-from .answer import (MAX_MESSAGE, MAX_UPLOAD, NOTEBOOK_UPLOAD, known_text, megabytes, message_html,
-                                   page_html, title_for, uploaded_files)
+from .answer import (MAX_MESSAGE, MAX_UPLOAD, NOTEBOOK_UPLOAD, drawn_text, known_text, megabytes,
+                                   message_html, page_html, title_for, uploaded_files)
 from .predictor import Bundle, Predictor, open_bundle
 if TYPE_CHECKING: from ipywidgets import VBox
 
@@ -44,12 +44,14 @@ def _card(children):
     return box
 
 # %% ../../nbs/ship/05_app.ipynb #bbd0f023
-def _fixed_html(title, max_upload, vocab):
+def _fixed_html(title, max_upload, predictor):
     "What does not change: above the button, below it, and at the foot of the page."
     head = f'<h1>{html.escape(title)}</h1><p>Choose a photo, and the model says which it looks most like.</p>'
     limit = (f'JPEG, PNG, WebP, GIF, BMP, TIFF or AVIF, up to {megabytes(max_upload)}. '
              'Used for this answer only: the page keeps no copy.')
-    foot = html.escape(known_text(vocab))
+    known = known_text(predictor.vocab)
+    drawn = drawn_text(predictor.bundle) if hasattr(predictor, 'bundle') else ''
+    foot = html.escape(f'{known} {drawn}')
     return _style()+head, f'<p class="bc-small">{limit}</p>', f'<div class="bc-foot">{foot}</div>'
 
 def _upload_button(w):
@@ -97,7 +99,7 @@ def classifier_app(
 ) -> VBox: # Has `.upload`, a FileUpload, and `.result`, whose `.value` is the HTML below the button
     "The page as a widget: upload a photo, see it with the answer and the three best bars."
     w,predictor = _widgets(),_predictor(predictor)
-    head,limit,foot = [w.HTML(o) for o in _fixed_html(title or title_for(predictor.vocab), max_upload, predictor.vocab)]
+    head,limit,foot = [w.HTML(o) for o in _fixed_html(title or title_for(predictor.vocab), max_upload, predictor)]
     upload,result = _upload_button(w), w.HTML()
     app = _card([head, upload, limit, result, foot])
     app.predictor,app.max_upload,app.upload,app.result = predictor,max_upload,upload,result
