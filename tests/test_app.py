@@ -1,14 +1,14 @@
 "The app without a browser: what it shows, what it serves, and what it refuses."
-import io, signal, socket, subprocess, sys, urllib.error, urllib.request
+import io, re, signal, socket, subprocess, sys, urllib.error, urllib.request
 from pathlib import Path
 from types import SimpleNamespace
 import pytest
 from PIL import Image
-from conftest import colour_bundle, end, free_port, here_env, serving
+from conftest import ROOT, colour_bundle, end, free_port, here_env, serving
 from bearclass.core import BearclassError, InputError, MissingError
 from bearclass.samples.datasets import draw_bears
 from bearclass.ship import app as A
-from bearclass.ship.answer import page_html
+from bearclass.ship.answer import MAX_MESSAGE, page_html
 from bearclass.ship.bundle import attribution
 from bearclass.ship.predictor import Predictor
 
@@ -81,6 +81,14 @@ def test_serve_and_stop(colours, tmp_path, sig):
         said = proc.stdout.read()
     assert proc.returncode==0 and f'The page is at {url}' in said and 'Ctrl-C' in said and 'Traceback' not in said
     assert listing(tmp_path/'tmp')==[] and listing(tmp_path/'cwd')==[]
+
+def test_make_lab_takes_large_photos():
+    "Jupyter's server throws 10 MiB away without a word; this one lets the widget say what is wrong."
+    from jupyter_server.serverapp import ServerApp
+    option, = re.findall('(--ServerApp.tornado_settings=)"(.+)"', (ROOT/'Makefile').read_text())
+    server = ServerApp()
+    server.parse_command_line([''.join(option)])
+    assert server.tornado_settings==dict(websocket_max_message_size=MAX_MESSAGE)
 
 def test_token_keeps_strangers_out(colours):
     with serving(colours, token='s3cret') as (url,_):
