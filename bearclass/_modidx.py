@@ -3129,6 +3129,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                        'bearclass.ship.answer.answer_html': ('ship/answer.html#answer_html', 'bearclass/ship/answer.py'),
                                        'bearclass.ship.answer.bars_html': ('ship/answer.html#bars_html', 'bearclass/ship/answer.py'),
                                        'bearclass.ship.answer.drawn_text': ('ship/answer.html#drawn_text', 'bearclass/ship/answer.py'),
+                                       'bearclass.ship.answer.foot_text': ('ship/answer.html#foot_text', 'bearclass/ship/answer.py'),
                                        'bearclass.ship.answer.known_text': ('ship/answer.html#known_text', 'bearclass/ship/answer.py'),
                                        'bearclass.ship.answer.megabytes': ('ship/answer.html#megabytes', 'bearclass/ship/answer.py'),
                                        'bearclass.ship.answer.message_html': ('ship/answer.html#message_html', 'bearclass/ship/answer.py'),

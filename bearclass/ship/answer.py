@@ -13,8 +13,8 @@ if TYPE_CHECKING: from PIL import Image
 
 # %% auto #0
 __all__ = ['LIKELY', 'PROBABLE', 'UNLIKE', 'MAX_UPLOAD', 'MAX_MESSAGE', 'NOTEBOOK_UPLOAD', 'uploaded_files', 'percent', 'verdict',
-           'title_for', 'known_text', 'drawn_text', 'bars_html', 'answer_html', 'message_html', 'shown_jpeg',
-           'picture_html', 'megabytes', 'problem_text', 'unreadable_text', 'page_html']
+           'title_for', 'known_text', 'drawn_text', 'foot_text', 'bars_html', 'answer_html', 'message_html',
+           'shown_jpeg', 'picture_html', 'megabytes', 'problem_text', 'unreadable_text', 'page_html']
 
 # %% ../../nbs/ship/04_answer.ipynb #bd34f4c5
 def uploaded_files(
@@ -76,6 +76,13 @@ def drawn_text(
     makers = [l for l in text.split('\n') if l.startswith('- ')]
     if not makers or not all(l.endswith('(from drawn)') for l in makers): return ''
     return 'It has learnt from drawings, not from photos, so do not rely on it for a photo.'
+
+def foot_text(
+    predictor, # A `Predictor`
+) -> str:
+    "What the foot of a page says of a model."
+    drawn = drawn_text(predictor.bundle) if hasattr(predictor, 'bundle') else ''
+    return f'{known_text(predictor.vocab)} {drawn}'.strip()
 
 # %% ../../nbs/ship/04_answer.ipynb #ae35a5e7
 def _bar_html(label, p, first):

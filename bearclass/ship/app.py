@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote
 from ..core import (BearclassError, BundleError, DependencyError, InputError, MissingError, new_folder,
                             static_text, write_atomic)
-from .answer import (MAX_MESSAGE, MAX_UPLOAD, NOTEBOOK_UPLOAD, drawn_text, known_text, megabytes,
+from .answer import (MAX_MESSAGE, MAX_UPLOAD, NOTEBOOK_UPLOAD, foot_text, megabytes,
                                    message_html, page_html, title_for, uploaded_files)
 from .predictor import Bundle, Predictor, open_bundle
 if TYPE_CHECKING: from ipywidgets import VBox
@@ -49,9 +49,7 @@ def _fixed_html(title, max_upload, predictor):
     head = f'<h1>{html.escape(title)}</h1><p>Choose a photo, and the model says which it looks most like.</p>'
     limit = (f'JPEG, PNG, WebP, GIF, BMP, TIFF or AVIF, up to {megabytes(max_upload)}. '
              'Used for this answer only: the page keeps no copy.')
-    known = known_text(predictor.vocab)
-    drawn = drawn_text(predictor.bundle) if hasattr(predictor, 'bundle') else ''
-    foot = html.escape(f'{known} {drawn}')
+    foot = html.escape(foot_text(predictor))
     return _style()+head, f'<p class="bc-small">{limit}</p>', f'<div class="bc-foot">{foot}</div>'
 
 def _upload_button(w):
