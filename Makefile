@@ -51,7 +51,8 @@ pytest: $(VENV)/.dev ## the tests that cross rooms, two files at a time (PYTEST=
 
 lab: $(VENV)/.base ## open the lessons in JupyterLab
 	$(PIP) -e '.[lab]'
-	$(BIN)/jupyter lab nbs/lessons/01_first_model.ipynb --ServerApp.root_dir="$(CURDIR)"
+	$(BIN)/jupyter lab nbs/lessons/01_first_model.ipynb --ServerApp.root_dir="$(CURDIR)" \
+		--ServerApp.tornado_settings="{'websocket_max_message_size': 200000000}"
 
 export: $(VENV)/.dev ## write bearclass/*.py and README.md from the notebooks
 	$(BIN)/nbdev-export

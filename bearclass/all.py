@@ -77,6 +77,7 @@ from .clean.votes import merge_decisions, show_disagreements
 from .ship.predictor import Bundle, Predictor
 from .ship.bundle import convert_learner, evaluate_bundle, export_bundle
 from .ship.app import classifier_app, serve_app
+from ipywidgets import Box, Button, Checkbox, Dropdown, FileUpload, HBox, Label, Layout, Output, VBox, widgets
 
 # %% ../nbs/all.ipynb #d2d03645
 from .scratch.baseline import PixelSimilarity, is_3, mnist_distance

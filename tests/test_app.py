@@ -1,13 +1,15 @@
 "The app without a browser: what it shows, what it serves, and what it refuses."
-import io, signal, socket, subprocess, sys, urllib.error, urllib.request
+import io, re, signal, socket, subprocess, sys, urllib.error, urllib.request
 from pathlib import Path
 from types import SimpleNamespace
 import pytest
 from PIL import Image
-from conftest import colour_bundle, end, free_port, here_env, serving
+from conftest import ROOT, colour_bundle, end, free_port, here_env, serving
 from bearclass.core import BearclassError, InputError, MissingError
+from bearclass.samples.datasets import draw_bears
 from bearclass.ship import app as A
-from bearclass.ship.answer import page_html
+from bearclass.ship.answer import MAX_MESSAGE, page_html
+from bearclass.ship.bundle import attribution
 from bearclass.ship.predictor import Predictor
 
 
@@ -35,6 +37,15 @@ def test_hostile_names(colours):
     nasty = '<img src=x onerror=alert(1)>.jpg'
     for data in png('red'), b'no picture':
         assert '<img src=x' not in page_html(Predictor(colours), [(nasty, data)])
+
+def test_drawings_are_no_photos(colours, tmp_path):
+    "A model that has learnt from the bears we draw says so on its page."
+    draw_bears(tmp_path/'bears', n_per_class=1)
+    model = Predictor(colours)
+    foot = lambda: A.classifier_app(model).children[-1].value
+    assert 'This model knows only' in foot() and 'drawings' not in foot()
+    model.bundle.files['ATTRIBUTION.md'] = attribution(tmp_path/'bears').encode()
+    assert 'This model knows only' in foot() and 'drawings' in foot()
 
 
 def test_cleaning_keeps_the_notebook():
@@ -70,6 +81,14 @@ def test_serve_and_stop(colours, tmp_path, sig):
         said = proc.stdout.read()
     assert proc.returncode==0 and f'The page is at {url}' in said and 'Ctrl-C' in said and 'Traceback' not in said
     assert listing(tmp_path/'tmp')==[] and listing(tmp_path/'cwd')==[]
+
+def test_make_lab_takes_large_photos():
+    "Jupyter's server throws 10 MiB away without a word; this one lets the widget say what is wrong."
+    from jupyter_server.serverapp import ServerApp
+    option, = re.findall('(--ServerApp.tornado_settings=)"(.+)"', (ROOT/'Makefile').read_text())
+    server = ServerApp()
+    server.parse_command_line([''.join(option)])
+    assert server.tornado_settings==dict(websocket_max_message_size=MAX_MESSAGE)
 
 def test_token_keeps_strangers_out(colours):
     with serving(colours, token='s3cret') as (url,_):

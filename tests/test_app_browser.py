@@ -45,9 +45,11 @@ def expected(bundle, path):
 
 def test_a_visit(app_url, small_bundle, browser_page, photo, screenshots, tmp_path):
     page = browser_page
-    errors = []
-    is_ours = lambda m: m.type=='error' and 'Failed to load resource' not in m.text
+    errors,outside = [],[]
+    refused = 'Failed to load resource', 'https://cdn.jsdelivr.net/npm/@fortawesome/'   # what Voila's template wants
+    is_ours = lambda m: m.type=='error' and not any(r in m.text for r in refused)
     page.on('console', lambda m: errors.append(m.text) if is_ours(m) else None)
+    page.route(lambda url: not url.startswith(app_url), lambda route: outside.append(route.request.url))   # no answer
     visit(page, app_url)
     assert page.title() == title_for(Predictor(small_bundle).vocab)
     page.screenshot(path=screenshots/'app_empty.png')
@@ -70,7 +72,7 @@ def test_a_visit(app_url, small_bundle, browser_page, photo, screenshots, tmp_pa
     page.screenshot(path=screenshots/'app_error.png')
     upload(page, photo)
     assert label(page) == expected(small_bundle, photo) and shown(page, '.bc-message') == 0
-    assert errors == []
+    assert errors == outside == []
 
 def test_large_files(app_url, small_bundle, browser_page, tmp_path):
     "Above the 10 MiB that a server takes unasked, and above our own limit."

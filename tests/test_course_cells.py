@@ -1,4 +1,5 @@
 "Cells of earlier years, row by row of the table: an old name answers and is told of once, or its error has the line."
+from datetime import datetime
 import pytest
 
 pytest.importorskip('torch')
@@ -27,6 +28,7 @@ cells = {
     'get_image_files_sorted': 'get_image_files_sorted(path)',
     'image_cat': 'PILImage.create(image_cat())',
     'image_dog': 'PILImage.create(image_dog())',
+    'btn_upload.data': 'PILImage.create(btn_upload.data[-1])',
     'gv': "gv('model -> predictions')",
 }
 
@@ -40,7 +42,11 @@ def notebook(tmp_path_factory):
     exec("fnames = get_image_files(path); img = fnames[0]\n"
          "data = from_folder(path, train='train', valid='valid', size=32, bs=4)\n"
          "learn = image_learner(data, tiny_cnn)\n"
-         "learn.fit_one_cycle(1, 1e-3)", names)
+         "learn.fit_one_cycle(1, 1e-3)\n"
+         "btn_upload = widgets.FileUpload()", names)
+    content = memoryview(names['img'].read_bytes())
+    file = dict(name='3.png', type='image/png', size=len(content), content=content, last_modified=datetime.now())
+    names['btn_upload'].value = [file]
     return names
 
 

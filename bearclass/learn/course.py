@@ -8,7 +8,9 @@ import warnings
 from functools import wraps
 from pathlib import Path
 from typing import NamedTuple
+from ipywidgets import FileUpload
 from PIL import Image
+from traitlets import Bunch
 from ..core import InputError
 from ..dataset import get_image_files
 from ..images import open_rgb
@@ -57,6 +59,7 @@ OLD = {row.name: row for row in (
     Old('get_image_files_sorted', 2020, 'get_image_files(path)', 'the files always come sorted'),
     Old('image_cat', 2020, 'PILImage.create(fnames[0])', "the book's cat is not here; take a picture of your own"),
     Old('image_dog', 2020, 'PILImage.create(fnames[0])', "the book's dog is not here; take a picture of your own"),
+    Old('btn_upload.data', 2020, 'open_rgb(btn_upload.value)', 'what was uploaded has a new name and another form'),
     Old('gv', 2020, "import graphviz; graphviz.Source('digraph { model -> predictions }')",
         'it draws with Graphviz, which is a package of its own'),
 )}
@@ -226,3 +229,20 @@ def open_image(
     "A picture."
     tell_once('open_image')
     return open_rgb(source)
+
+# %% ../../nbs/learn/18_course.ipynb #d1a74e02
+def _with_data(cls):
+    "Give the upload button of ipywidgets 8 what that of ipywidgets 7 has."
+    notify = cls.notify_change
+    def contents(files): return [bytes(f['content']) for f in files or ()]
+    def data(self):
+        tell_once('btn_upload.data')
+        return contents(self.value)
+    def notify_change(self, change):
+        notify(self, change)
+        if change['name']!='value': return
+        old,new = contents(change['old']),contents(change['new'])
+        notify(self, Bunch(change, name='data', old=old, new=new))
+    cls.data,cls.notify_change = property(data),notify_change
+
+if not hasattr(FileUpload, 'data'): _with_data(FileUpload)

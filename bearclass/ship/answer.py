@@ -8,13 +8,13 @@ import base64, html, io
 from typing import TYPE_CHECKING
 from ..core import InputError
 from ..images import name_of, open_rgb
-from .predictor import Prediction
+from .predictor import Bundle, Prediction
 if TYPE_CHECKING: from PIL import Image
 
 # %% auto #0
 __all__ = ['LIKELY', 'PROBABLE', 'UNLIKE', 'MAX_UPLOAD', 'MAX_MESSAGE', 'NOTEBOOK_UPLOAD', 'uploaded_files', 'percent', 'verdict',
-           'title_for', 'known_text', 'bars_html', 'answer_html', 'message_html', 'shown_jpeg', 'picture_html',
-           'megabytes', 'problem_text', 'unreadable_text', 'page_html']
+           'title_for', 'known_text', 'drawn_text', 'foot_text', 'bars_html', 'answer_html', 'message_html',
+           'shown_jpeg', 'picture_html', 'megabytes', 'problem_text', 'unreadable_text', 'page_html']
 
 # %% ../../nbs/ship/04_answer.ipynb #bd34f4c5
 def uploaded_files(
@@ -66,6 +66,23 @@ def known_text(
     "What the model can answer at all."
     names = ', '.join(vocab) if len(vocab)<=8 else _listed(vocab, 'and')
     return f'This model knows only: {names}. It answers with one of these whatever the picture shows.'
+
+# %% ../../nbs/ship/04_answer.ipynb #d1a74e06
+def drawn_text(
+    bundle:Bundle, # As `Predictor.bundle`
+) -> str: # Empty when there was a photo among its pictures, or nobody knows
+    "What to say of a model that has learnt from drawings only."
+    text = bundle.files.get('ATTRIBUTION.md', b'').decode(errors='replace')
+    makers = [l for l in text.split('\n') if l.startswith('- ')]
+    if not makers or not all(l.endswith('(from drawn)') for l in makers): return ''
+    return 'It has learnt from drawings, not from photos, so do not rely on it for a photo.'
+
+def foot_text(
+    predictor, # A `Predictor`
+) -> str:
+    "What the foot of a page says of a model."
+    drawn = drawn_text(predictor.bundle) if hasattr(predictor, 'bundle') else ''
+    return f'{known_text(predictor.vocab)} {drawn}'.strip()
 
 # %% ../../nbs/ship/04_answer.ipynb #ae35a5e7
 def _bar_html(label, p, first):

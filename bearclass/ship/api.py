@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from pathlib import Path
 from ..core import DependencyError, InputError, MissingError, static_text
-from .answer import known_text, page_html, title_for, unreadable_text
+from .answer import foot_text, page_html, title_for, unreadable_text
 from .app import check_port, is_loopback
 from .predictor import Bundle, Predictor
 try:
@@ -88,7 +88,7 @@ _page_headers = {
 def _page(predictor, answer=''):
     text = static_text('api.html').format(
         title=html.escape(title_for(predictor.vocab)),
-        known=html.escape(known_text(predictor.vocab)),
+        known=html.escape(foot_text(predictor)),
         style=static_text('own_page.css')+static_text('app.css'),
         answer=answer)
     return HTMLResponse(text, headers=_page_headers)

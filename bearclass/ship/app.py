@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote
 from ..core import (BearclassError, BundleError, DependencyError, InputError, MissingError, new_folder,
                             static_text, write_atomic)
-from .answer import (MAX_MESSAGE, MAX_UPLOAD, NOTEBOOK_UPLOAD, known_text, megabytes, message_html,
-                                   page_html, title_for, uploaded_files)
+from .answer import (MAX_MESSAGE, MAX_UPLOAD, NOTEBOOK_UPLOAD, foot_text, megabytes,
+                                   message_html, page_html, title_for, uploaded_files)
 from .predictor import Bundle, Predictor, open_bundle
 if TYPE_CHECKING: from ipywidgets import VBox
 
@@ -44,12 +44,12 @@ def _card(children):
     return box
 
 # %% ../../nbs/ship/05_app.ipynb #bbd0f023
-def _fixed_html(title, max_upload, vocab):
+def _fixed_html(title, max_upload, predictor):
     "What does not change: above the button, below it, and at the foot of the page."
     head = f'<h1>{html.escape(title)}</h1><p>Choose a photo, and the model says which it looks most like.</p>'
     limit = (f'JPEG, PNG, WebP, GIF, BMP, TIFF or AVIF, up to {megabytes(max_upload)}. '
              'Used for this answer only: the page keeps no copy.')
-    foot = html.escape(known_text(vocab))
+    foot = html.escape(foot_text(predictor))
     return _style()+head, f'<p class="bc-small">{limit}</p>', f'<div class="bc-foot">{foot}</div>'
 
 def _upload_button(w):
@@ -81,15 +81,23 @@ def take_upload(
         raise
 
 # %% ../../nbs/ship/05_app.ipynb #b37655e8
+def _predictor(model):
+    "Something that answers: as it is, opened from a bundle, or the bundle that a learner would become."
+    if isinstance(model, (str, Path, Bundle)): return Predictor(model)
+    if not hasattr(model, 'dls'): return model
+    from bearclass.ship.bundle import export_bundle   # torch has come with the learner
+    with tempfile.TemporaryDirectory(prefix='bearclass_') as tmp: bundle = export_bundle(model, Path(tmp)/'model')
+    print("This page asks a copy of the learner as it is now. `export_bundle(learn, 'model')` keeps one.")
+    return Predictor(bundle)
+
 def classifier_app(
-    predictor:Predictor|str|Path,  # What answers; a path opens the bundle there
+    predictor:Predictor|str|Path,  # What answers: a `Predictor`, the path of a bundle, or a learner
     title:str|None=None,           # Heading; `None` asks for the classes: 'Black, grizzly or teddy?'
     max_upload:int=NOTEBOOK_UPLOAD, # Bytes of one picture; more than the server takes gets no answer at all
 ) -> VBox: # Has `.upload`, a FileUpload, and `.result`, whose `.value` is the HTML below the button
     "The page as a widget: upload a photo, see it with the answer and the three best bars."
-    w = _widgets()
-    if isinstance(predictor, (str, Path)): predictor = Predictor(predictor)
-    head,limit,foot = [w.HTML(o) for o in _fixed_html(title or title_for(predictor.vocab), max_upload, predictor.vocab)]
+    w,predictor = _widgets(),_predictor(predictor)
+    head,limit,foot = [w.HTML(o) for o in _fixed_html(title or title_for(predictor.vocab), max_upload, predictor)]
     upload,result = _upload_button(w), w.HTML()
     app = _card([head, upload, limit, result, foot])
     app.predictor,app.max_upload,app.upload,app.result = predictor,max_upload,upload,result
@@ -116,14 +124,15 @@ def _page_settings():
         extension_allowlist=['@jupyter-widgets/jupyterlab-manager', '@voila-dashboards/widgets-manager7',
                              '@voila-dashboards/widgets-manager8'])
 
-_message_size = dict(websocket_max_message_size=MAX_MESSAGE)
+_own = "frame-ancestors 'self'; default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob: ws: wss:"
+_tornado = dict(websocket_max_message_size=MAX_MESSAGE, headers={'Content-Security-Policy': _own})
 _culling = dict(cull_idle_timeout=300, cull_interval=30)
 
 def voila_config(
     token:str|None=None, # What a visitor must know to get in; `None` lets everybody in who reaches the server
 ) -> dict: # The content of `voila.json`
     "The settings that Voila reads from the folder it is started in."
-    server = dict(open_browser=False, port_retries=0, tornado_settings=_message_size)
+    server = dict(open_browser=False, port_retries=0, tornado_settings=_tornado)
     if token: server['token'] = token
     ready = dict(preheat_kernel=True, default_pool_size=1)
     return dict(Voila=server, VoilaConfiguration={**_page_settings(), **ready}, MappingKernelManager=_culling)
@@ -131,7 +140,7 @@ def voila_config(
 # %% ../../nbs/ship/05_app.ipynb #00860a69
 def server_config() -> dict: # The content of `jupyter_server_config.json`
     "The same settings, for Voila as an extension of a Jupyter server."
-    server = dict(tornado_settings=_message_size)
+    server = dict(tornado_settings=_tornado)
     return dict(ServerApp=server, VoilaConfiguration=_page_settings(), MappingKernelManager=_culling)
 
 def write_server_config(
@@ -315,7 +324,7 @@ def _open(url):
 
 # %% ../../nbs/ship/05_app.ipynb #bc1c2895
 def serve_app(
-    bundle:str|Path,         # Exported model
+    bundle:str|Path,         # Exported model, or a learner
     port:int=8866,           # To listen on
     host:str='127.0.0.1',    # To listen on; anything but the loopback needs `token` or `allow_public`
     open_browser:bool=False, # Whether to open the page here
@@ -327,7 +336,7 @@ def serve_app(
     _check_host(host, token, allow_public)
     if importlib.util.find_spec('voila') is None:
         raise DependencyError('voila is not installed', 'Voila, which serves the page', 'pip install voila')
-    bundle = Predictor(bundle).bundle
+    bundle = _predictor(bundle).bundle
     check_port(port, host)
     with tempfile.TemporaryDirectory(prefix='bearclass_', ignore_cleanup_errors=True) as tmp, _sigterm_as_interrupt():
         folder,run = Path(tmp)/'app', Path(tmp)/'run'

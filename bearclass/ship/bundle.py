@@ -305,7 +305,7 @@ def export_bundle(
         raise InputError(
             'a learner without its data, and no golden pictures',
             'a few pictures to check the exported model by',
-            'pass `golden=[...]`, one of each class')
+            "pass some: `export_bundle(learn, 'model', golden=[...])`, one of each class")
     arch = getattr(learn, 'arch_name', type(learn.model).__name__)
     config = dict(format=FORMAT, vocab=vocab, **pre, temperature=1., arch=arch)
     weights = {k: v.detach().cpu().contiguous().clone() for k,v in learn.model.state_dict().items()}

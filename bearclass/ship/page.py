@@ -10,7 +10,7 @@ from string import Template
 import numpy as np
 from ..core import InputError, MissingError, OfflineError, cache_folder, is_offline, static_text, write_atomic
 from ..images import MAX_PIXELS
-from .answer import LIKELY, PROBABLE, UNLIKE, known_text, megabytes, title_for
+from .answer import LIKELY, PROBABLE, UNLIKE, foot_text, megabytes, title_for
 from .predictor import GOLDEN_TOLERANCE, Bundle, Predictor
 
 # %% auto #0
@@ -90,7 +90,7 @@ def page_text(
     card = bundle.files.get('README.md', b'').decode(errors='replace')
     return Template(static_text('one_page.html')).substitute(
         policy=_policy(code, style), title=html.escape(title_for(predictor.vocab)), style=style,
-        known=html.escape(known_text(predictor.vocab)), card=html.escape(card), credits=html.escape(_credits(bundle)),
+        known=html.escape(foot_text(predictor)), card=html.escape(card), credits=html.escape(_credits(bundle)),
         facts=_facts(predictor), runtime=_packed(script), wasm=_packed(wasm), model=_packed(bundle.files['model.onnx']),
         bank=_bank_block(predictor.bank), script=code)
 
