@@ -1779,8 +1779,6 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                         'bearclass.learn.course.get_transforms': ( 'learn/course.html#get_transforms',
                                                                                    'bearclass/learn/course.py'),
                                         'bearclass.learn.course.gv': ('learn/course.html#gv', 'bearclass/learn/course.py'),
-                                        'bearclass.learn.course.image_cat': ('learn/course.html#image_cat', 'bearclass/learn/course.py'),
-                                        'bearclass.learn.course.image_dog': ('learn/course.html#image_dog', 'bearclass/learn/course.py'),
                                         'bearclass.learn.course.open_image': ('learn/course.html#open_image', 'bearclass/learn/course.py'),
                                         'bearclass.learn.course.tell_once': ('learn/course.html#tell_once', 'bearclass/learn/course.py')},
             'bearclass.learn.devices': { 'bearclass.learn.devices.DevicePlan': ( 'learn/devices.html#deviceplan',

@@ -15,15 +15,14 @@ import numpy as np
 from PIL import Image, ImageEnhance, ImageOps
 from ..core import InputError, MissingError, OfflineError, file_sha256, is_offline, new_folder, progress, write_atomic
 from .drawing import BEARS, contact_sheet, draw_bear
-from .pets import draw_pets, image_cat, image_dog
+from .pets import draw_pets
 if TYPE_CHECKING: import pandas as pd
 
 # %% auto #0
-__all__ = ['BROKEN', 'DrawnBears', 'draw_bears', 'read_idx', 'digits_folder', 'untar_data', 'BEARS', 'contact_sheet', 'draw_bear',
-           'draw_pets', 'image_cat', 'image_dog']
+__all__ = ['BROKEN', 'DrawnBears', 'draw_bears', 'read_idx', 'digits_folder', 'untar_data', 'BEARS', 'contact_sheet', 'draw_bear']
 
 # %% ../../nbs/samples/03_digits.ipynb #acf02aa1
-_all_ = ['BEARS', 'contact_sheet', 'draw_bear', 'draw_pets', 'image_cat', 'image_dog']
+_all_ = ['BEARS', 'contact_sheet', 'draw_bear']
 
 # %% ../../nbs/samples/03_digits.ipynb #d07bfa76
 def _jpeg(im, quality=90):
