@@ -20,7 +20,7 @@ __all__ = ['draw_pet', 'image_cat', 'image_dog', 'draw_pets']
 # %% ../../nbs/samples/04_pets.ipynb #31e6df82
 class Breed(NamedTuple):
     name:str
-    coat:str
+    coat:str   # from here to `eye` these are colours
     mask:str   # around the eyes
     muzzle:str
     ear:str
@@ -30,11 +30,11 @@ class Breed(NamedTuple):
     foot:str
     mark:str   # spots of a cat, the saddle of a dog
     eye:str
-    ears:str
+    ears:str   # and from here to `hair` kinds
     face:str
     tails:str
     hair:str
-    wide:float
+    wide:float # the body, compared with a beagle's
     tall:float
     head:float
 
