@@ -22,6 +22,7 @@ from .images import open_rgb
 from .manifest import read_manifest
 from .samples.datasets import draw_bears
 from .samples.datasets import digits_folder, untar_data
+from .samples.pets import image_cat, image_dog
 
 # %% ../nbs/all.ipynb #c2f2cc65
 from .gather.cassette import Cassette
@@ -58,7 +59,7 @@ from .learn.interpret import compare_models, confusion_matrix, most_confused, pl
 from .learn.interpret import calibration_table, plot_calibration, plot_top_losses, top_losses
 from .learn.inside import first_filters, grad_cam, plot_filters, plot_grad_cam, plot_patches, top_patches
 from .learn.course import ConvLearner, DatasetFormatter, ImageDataBunch, ImageItemList, ImageList, create_cnn
-from .learn.course import get_image_files_sorted, get_transforms, gv, image_cat, image_dog, open_image
+from .learn.course import get_image_files_sorted, get_transforms, gv, open_image
 from .learn.not_photos import mouse_track_image, picture_folder, spectrogram_image
 
 # %% ../nbs/all.ipynb #b73710c9

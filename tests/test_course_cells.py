@@ -26,8 +26,6 @@ cells = {
     'learn.recorder.plot': 'learn.recorder.plot()',
     'DatasetFormatter': 'DatasetFormatter().from_toplosses(learn)',
     'get_image_files_sorted': 'get_image_files_sorted(path)',
-    'image_cat': 'PILImage.create(image_cat())',
-    'image_dog': 'PILImage.create(image_dog())',
     'btn_upload.data': 'PILImage.create(btn_upload.data[-1])',
     'gv': "gv('model -> predictions')",
 }

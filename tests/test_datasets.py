@@ -1,10 +1,11 @@
-"""Drawn bears and offline digits: what is too heavy for the notebooks, and what must stay true of the data as a whole."""
-import gzip, hashlib, io, os, struct, subprocess, sys
+"""Drawn bears and pets, and offline digits: what is too heavy for the notebooks, and what must stay true of the data as a whole."""
+import gzip, hashlib, io, os, re, struct, subprocess, sys
 from pathlib import Path
 import numpy as np, pandas as pd, pytest
 from PIL import Image, ImageOps
 from bearclass.core import InputError
 from bearclass.samples.datasets import BEARS, BROKEN, digits_folder, draw_bear, draw_bears, read_idx, untar_data
+from bearclass.samples.pets import BREEDS, draw_pet, draw_pets
 from bearclass.manifest import read_manifest
 from bearclass.gather.verify import check_images
 
@@ -137,6 +138,52 @@ def test_every_coat_colour_is_shared(small):
     for c in range(3): assert (middle[y == c] < 75).sum() >= 5 and (middle[y == c] > 110).sum() >= 5
 
 
+# --- pets ------------------------------------------------------------------------------------------------------------
+
+@pytest.fixture(scope='module')
+def pets(tmp_path_factory): return draw_pets(tmp_path_factory.mktemp('pets')/'pets', n_per_breed=3, seed=1, size=64)
+
+def read_list(pets, name): return [
+    line.split() for line in (pets/f'annotations/{name}.txt').read_text().splitlines() if line[0] != '#']
+
+def test_pets_lie_as_oxford_s_do(pets):
+    assert sorted(p.name for p in pets.iterdir()) == ['annotations', 'images']
+    names = [f.name for f in pets.glob('images/*')]
+    breeds = {re.search(r'/([^/]+)_\d+.jpg$', (pets/'images'/n).as_posix())[1] for n in names}
+    assert breeds == set(BREEDS) and len(names) == 36
+    assert sum(b[0].isupper() for b in breeds) == 6
+    for f in pets.glob('images/*'):
+        with Image.open(f) as im: assert (im.format, im.mode, max(im.size)) == ('JPEG', 'RGB', 64)
+
+def test_annotations_of_pets(pets):
+    every = read_list(pets, 'list')
+    assert sorted(f'{name}.jpg' for name, *_ in every) == sorted(f.name for f in pets.glob('images/*'))
+    assert sorted(read_list(pets, 'trainval')+read_list(pets, 'test')) == sorted(every)
+    numbers = {}
+    for name, *ids in every: numbers.setdefault(name.rsplit('_', 1)[0], set()).add(tuple(map(int, ids)))
+    assert all(len(ids) == 1 for ids in numbers.values())
+    of = {breed: ids.pop() for breed, ids in numbers.items()}
+    assert [of[b][0] for b in sorted(of, key=str.lower)] == list(range(1, 13))
+    for species, breeds in (1, [b for b in of if b[0].isupper()]), (2, [b for b in of if b[0].islower()]):
+        assert sorted(of[b][1:] for b in breeds) == [(species, i) for i in range(1, 7)]
+    for part in 'trainval', 'test': assert {n.rsplit('_', 1)[0] for n, *_ in read_list(pets, part)} == set(of)
+
+def test_same_seed_same_pets(pets, tmp_path):
+    assert tree(draw_pets(tmp_path/'again', n_per_breed=3, seed=1, size=64)) == tree(pets)
+    other = pictures(draw_pets(tmp_path/'other', n_per_breed=3, seed=2, size=64))
+    assert len(set(other.values())) == 36 and not set(other.values()) & set(pictures(pets).values())
+    assert pictures(draw_pets(tmp_path/'few', n_per_breed=1, seed=1, size=64)).items() < pictures(pets).items()
+
+def test_colour_alone_does_not_tell_the_look_alikes():
+    "The grey cats and the white dogs have no colour of their own; cat and dog do not differ by the place."
+    def mean(breed, k): return np.asarray(draw_pet(breed, k, 64).resize((16, 16)), float)[4:12, 4:12].mean((0, 1))
+    for a, b in ('British_Shorthair', 'Russian_Blue'), ('great_pyrenees', 'samoyed'), ('beagle', 'basset_hound'):
+        x = np.stack([mean(breed, k) for breed in (a, b) for k in range(40)])
+        y, train = np.arange(2).repeat(40), np.arange(80) % 2 > 0
+        centre = np.stack([x[train & (y == c)].mean(0) for c in (0, 1)])
+        assert (((x[~train][:, None]-centre)**2).sum(2).argmin(1) != y[~train]).mean() > .2, (a, b)
+
+
 # --- digits ----------------------------------------------------------------------------------------------------------
 
 def count(path): return {
@@ -152,7 +199,7 @@ def test_layout_and_labels(tmp_path):
     assert all(l == {'3': 0, '7': 1}[n.split('/')[1]] for n, l in zip(df.name, df.label))
     for p in path.rglob('*.png'):
         with Image.open(p) as im: assert (im.mode, im.size) == ('L', (28, 28))
-    assert tree(digits_folder(tmp_path/'e')) == tree(path)
+    assert tree(digits_folder(tmp_path/'e')) == tree(path) and second_three_is_a_three(path)
 
 def test_digits_can_be_told_apart_by_pixel_similarity(tmp_path):
     path = digits_folder(tmp_path/'d')
@@ -162,6 +209,13 @@ def test_digits_can_be_told_apart_by_pixel_similarity(tmp_path):
     right = np.concatenate([is_3(load('valid/3')), ~is_3(load('valid/7'))])
     assert right.mean() > .85   # new hands, small set: less than the 95 % of full MNIST, far more than a guess
 
+def second_three_is_a_three(path):
+    "The course's `threes[1]` is nearer to the mean three than to the mean seven, by both of its measures."
+    load = lambda d: np.stack([np.asarray(Image.open(f), float)/255 for f in sorted((path/'train'/d).iterdir())])
+    threes, sevens = load('3'), load('7')
+    to_3, to_7 = (threes[1]-o.mean(0) for o in (threes, sevens))
+    return abs(to_3).mean() < abs(to_7).mean() and (to_3**2).mean() < (to_7**2).mean()
+
 def test_real_mnist(tmp_path, mnist_files):
     path = digits_folder(tmp_path/'m', idx=mnist_files)
     assert count(path) == {'train/3': 6131, 'train/7': 6265, 'valid/3': 1010, 'valid/7': 1028}
@@ -169,7 +223,7 @@ def test_real_mnist(tmp_path, mnist_files):
     assert x.shape == (60000, 28, 28) and y.shape == (60000,)
     i = int(np.flatnonzero(y == 7)[100])
     assert (np.asarray(Image.open(path/f'train/7/{i}.png')) == x[i]).all()
-    assert len(pd.read_csv(path/'labels.csv')) == 14434
+    assert len(pd.read_csv(path/'labels.csv')) == 14434 and second_three_is_a_three(path)
 
 @pytest.mark.parametrize('data,words', [
     (b'', 'begins with nothing'),
@@ -228,10 +282,24 @@ def test_online_is_fastais(store, monkeypatch):
     assert untar_data('http://x/y.tgz', force_download=True) == Path('there')
     assert asked == [('http://x/y.tgz', dict(archive=None, data=None, c_key='data', force_download=True, base=None))]
 
-def test_idx_from_environment(store, monkeypatch, mnist_files):
+def test_pets_offline(store, monkeypatch, capsys):
+    from bearclass.samples import datasets
+    monkeypatch.setitem(datasets._RECIPES, 'oxford-iiit-pet', lambda dest: draw_pets(dest, n_per_breed=1, size=64))
+    path = untar_data(datasets.URLs.PETS)
+    before = tree(path)
+    assert path == store/'oxford-iiit-pet_offline' and len(pictures(path)) == 12
+    assert untar_data(datasets.URLs.PETS) == path and tree(path) == before
+    said = capsys.readouterr().out
+    assert said.count('Offline: 12 pictures') == 2 and 'drawn' in said and 'not the real one' in said
+
+def test_idx_from_environment(store, monkeypatch, mnist_files, capsys):
     from bearclass.samples.datasets import URLs
     monkeypatch.setenv('BEARCLASS_MNIST', str(mnist_files))
     path = untar_data(URLs.MNIST_TINY)
+    said = capsys.readouterr().out
+    assert 'digits of MNIST itself' in said and 'not the real' not in said
+    assert count(digits_folder(store/'mine', limit=9, digits=(1,))) == {'train/1': 9, 'valid/1': 9}
+    assert (store/'mine/train/1/3.png').exists()   # the fourth picture of MNIST is its first one
     assert path.name == 'mnist_tiny_from_idx' and set(count(path).values()) == {350}
     assert len(list((path/'test').iterdir())) == 20
 

@@ -6,7 +6,9 @@ import pytest
 import torch
 from hypothesis import given, settings, strategies as st
 
-from bearclass.scratch.baseline import PixelSimilarity, mnist_distance
+from conftest import REAL, needs
+from bearclass.scratch.baseline import PixelSimilarity, is_3, mean_image, mnist_distance
+from bearclass.scratch.digits import load_digits_3_7
 
 
 @settings(max_examples=30, deadline=None)
@@ -26,6 +28,20 @@ def test_arrays_and_any_labels_are_welcome():
     x,y = np.stack([np.zeros((4,4), np.float32), np.ones((4,4), np.float32)]), np.array([40, -2])
     sim = PixelSimilarity().fit(x, y)
     assert sim.predict(x).tolist()==[40, -2] and sim.score(x, y)==1
+
+
+@pytest.mark.parametrize('idx', [None, pytest.param(REAL/'mnist', marks=needs('mnist'))], ids=['bundled', 'MNIST'])
+def test_is_3_of_one_picture_and_of_a_pile(idx, monkeypatch, tmp_path):
+    monkeypatch.setenv('BEARCLASS_OFFLINE', '1')
+    monkeypatch.setenv('FASTAI_HOME', str(tmp_path))
+    monkeypatch.delenv('BEARCLASS_MNIST', raising=False)
+    threes,sevens,valid_3,valid_7 = (o.float()/255 for o in load_digits_3_7(idx=idx)[:4])
+    def is_three(x): return is_3(x, mean_image(threes), mean_image(sevens))
+    one,pile = is_three(valid_3[0]), is_three(valid_3)
+    assert (one.shape, one.dtype, one.item())==((), torch.bool, True)
+    assert pile.tolist()[:30]==[is_three(o).item() for o in valid_3[:30]]
+    assert torch.equal(is_three(valid_3[:30].view(5, 6, 28, 28)), pile[:30].view(5, 6))
+    assert pile.float().mean()>.75 and is_three(valid_7).float().mean()<.05
 
 
 memory = '''

@@ -24,8 +24,8 @@ with warnings.catch_warnings():
     from fastcore.basics import patch
 
 # %% auto #0
-__all__ = ['OLD', 'ConvLearner', 'Old', 'tell_once', 'Gone', 'ImageList', 'ImageItemList', 'DatasetFormatter', 'image_cat',
-           'image_dog', 'gv', 'get_transforms', 'ImageDataBunch', 'create_cnn', 'get_image_files_sorted', 'open_image']
+__all__ = ['OLD', 'ConvLearner', 'Old', 'tell_once', 'Gone', 'ImageList', 'ImageItemList', 'DatasetFormatter', 'gv',
+           'get_transforms', 'ImageDataBunch', 'create_cnn', 'get_image_files_sorted', 'open_image']
 
 # %% ../../nbs/learn/18_course.ipynb #eba95db7
 class Old(NamedTuple):
@@ -57,8 +57,6 @@ OLD = {row.name: row for row in (
     Old('learn.recorder.plot', 2019, 'learn.lr_find()', 'it draws its curve at once'),
     Old('DatasetFormatter', 2019, 'ImageClassifierCleaner(learn)', 'the cleaner finds the doubtful pictures itself'),
     Old('get_image_files_sorted', 2020, 'get_image_files(path)', 'the files always come sorted'),
-    Old('image_cat', 2020, 'PILImage.create(fnames[0])', "the book's cat is not here; take a picture of your own"),
-    Old('image_dog', 2020, 'PILImage.create(fnames[0])', "the book's dog is not here; take a picture of your own"),
     Old('btn_upload.data', 2020, 'open_rgb(btn_upload.value)', 'what was uploaded has a new name and another form'),
     Old('gv', 2020, "import graphviz; graphviz.Source('digraph { model -> predictions }')",
         'it draws with Graphviz, which is a package of its own'),
@@ -89,8 +87,6 @@ def _gone(name, part=''):
 class ImageList(metaclass=Gone): "Gone."
 class ImageItemList(metaclass=Gone): "Gone."
 class DatasetFormatter(metaclass=Gone): "Gone."
-class image_cat(metaclass=Gone): "Gone."
-class image_dog(metaclass=Gone): "Gone."
 class gv(metaclass=Gone): "Gone."
 
 # %% ../../nbs/learn/18_course.ipynb #90168007

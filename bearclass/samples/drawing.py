@@ -6,7 +6,7 @@
 from __future__ import annotations
 import math, random
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageFilter, ImageOps
@@ -43,7 +43,7 @@ class Coat(NamedTuple):
     rgb:tuple
     tip:tuple
     tips:float=0.
-    cover:str=''   # `hair`, `curls` or nothing
+    cover:str=''   # `hair`, `short` hair, `curls` or nothing
 
 def hairy(rgb, tip=None, tips=0., cover='hair'): return Coat(rgb, tip or rgb, tips, cover)
 def smooth(rgb): return Coat(rgb, rgb)
@@ -106,7 +106,7 @@ def quadratics(h, rough):
     return np.round(np.stack(numbers, 1), 4).astype(np.float32)
 
 # %% ../../nbs/samples/02_drawing.ipynb #fd005c8b
-ROUGH = dict(hair=.07, curls=.045)   # how long hair is, in a bear's own units
+ROUGH = dict(hair=.07, curls=.045, short=.016)   # how long it is, in a bear's own units
 
 @np.errstate(invalid='ignore')       # the root of a negative number is not nearer than anything
 def surface_of(h, size, scale, rng):
@@ -361,12 +361,14 @@ claw  .30  0   -.08  .10  .024 .022  0 -20 0
 claw  .28  .06 -.08  .10  .024 .022  0 -20 0
 claw  .24  .12 -.08  .10  .024 .022  0 -20 0
 nail  .26  .04 -.08  .06  .024 .022  0 -20 0
+toes  .05  0   -.03  .13  .10  .075
 fist  0    0    0    .135 .135 .135
 ''', leg='''
 paw   .08  0   -.05  .19  .14  .10
 claw  .28  0   -.08  .07  .024 .022  0 -20 0
 claw  .26  .08 -.08  .07  .024 .022  0 -20 0
 nail  .26  .04 -.08  .05  .024 .022  0 -20 0
+toes  .05  0   -.03  .13  .10  .075
 foot  .06  0    0    .12  .17  .19
 sole  .145 0    0    .05  .115 .135
 ''')
@@ -387,31 +389,40 @@ def limb(line, side, looks, swing):
     return leg+heap(rows(PAWS[word]), looks, (1,0,-.3)).moved(rotation(*direction(*ahead), 0), c)
 
 # %% ../../nbs/samples/02_drawing.ipynb #450310cd
-class Bear(NamedTuple):
+class Animal(NamedTuple):
     heap:Heap
     neck:np.ndarray # (3,) where the head sits
     head:float      # how large it is
-    pose:str
 
+def posed(table, looks, rng, thick=.285):
+    "Trunk and limbs in the pose of a table, with a neck so thick, and where the head sits."
+    lines = rows(table)
+    at = {word: numbers for word,*numbers in lines}
+    top = np.array(at['head'])+(0,0,rng.uniform(-.1,.06))
+    trunk = [line for line in lines if len(line) in (7,10)]
+    if 'neck' in at: trunk.append(bone('coat', at['neck'], (top-(.1,0,.03)).tolist(), thick))
+    body,phase = heap(trunk, looks, (-.6,0,-.8)),rng.uniform(0, 6.3)
+    for word,side,swing in ('arm',1,0), ('arm',-1,math.pi), ('leg',1,2.3), ('leg',-1,2.3+math.pi):
+        body += limb((word,*at[word]), side, looks, phase+swing)
+    return body,top
+
+def glance(rng, yaw, nod=0):
+    "How an animal seen from `yaw` turns its head."
+    u = rng.uniform
+    towards_us = np.clip(-yaw, -65, 65)*u(.3, 1)*(rng.random()<.7)
+    return rotation(towards_us+u(-22, 22), u(-16, 8)+nod, u(-10, 10))
+
+# %% ../../nbs/samples/02_drawing.ipynb #ae0de863
 def build_bear(label, rng, pose=None, yaw=0.):
     "One bear of the kind `label`, which will be seen from `yaw`."
     u,toy = rng.uniform,label=='teddy'
     looks,pose = LOOKS[label](label, rng),pose or pick(rng, TOY_ODDS if toy else ODDS)
-    lines = rows((TOY_POSES if toy else POSES)[pose])
-    at = {word: numbers for word,*numbers in lines}
-    neck = np.array(at['head'])+(0,0,u(-.1,.06))
-    trunk = [line for line in lines if len(line)==7]
-    if not toy: trunk.append(bone('coat', at['neck'], (neck-(.1,0,.03)).tolist(), .285))
-    body,phase = heap(trunk, looks, (-.6,0,-.8)),u(0, 6.3)
-    for word,side,swing in ('arm',1,0), ('arm',-1,math.pi), ('leg',1,2.3), ('leg',-1,2.3+math.pi):
-        body += limb((word,*at[word]), side, looks, phase+swing)
+    body,neck = posed((TOY_POSES if toy else POSES)[pose], looks, rng)
     cub = not toy and rng.random()<.15
     size = u(.93,1.1)*(1.2 if cub else 1)
-    glance = np.clip(-yaw, -65, 65)*u(.3, 1)*(rng.random()<.7)
-    turn = rotation(glance+u(-22, 22), u(-16, 8)+6*toy, u(-10, 10))
-    head = heap(rows(HEADS[label]), looks, (-1,0,.15)).moved(turn, neck, size)
+    head = heap(rows(HEADS[label]), looks, (-1,0,.15)).moved(glance(rng, yaw, 6*toy), neck, size)
     stretch = np.array([u(.9,1.1), u(.9,1.12), u(.92,1.08)])*((.85,1,.88) if cub else (1,1,1))
-    return Bear((body+head).moved(np.diag(stretch)), neck*stretch, size, pose)
+    return Animal((body+head).moved(np.diag(stretch)), neck*stretch, size)
 
 # %% ../../nbs/samples/02_drawing.ipynb #618d4999
 def tumbled(bear, rng):
@@ -433,14 +444,14 @@ def company(label, rng, yaw):
     return bear
 
 # %% ../../nbs/samples/02_drawing.ipynb #90eb3624
-def frame(c, bear, view, horizon):
-    "The scale, where the bear's origin falls, and where its feet stand, if they are in the picture."
+def frame(c, animal, view, horizon):
+    "The scale, where the animal's origin falls, and where its feet stand, if they are in the picture."
     u = c.u
     if c.rng.random()<.16:
-        scale = min(c.w, c.h)/1.25/bear.head*u(.75, 1.05)
-        x,y,_ = view@bear.neck
+        scale = min(c.w, c.h)/1.25/animal.head*u(.75, 1.05)
+        x,y,_ = view@animal.neck
         return scale,(c.w*u(.4, .6)-x*scale, c.h*u(.42, .58)+y*scale),None
-    (x0,y0,_),(x1,y1,_) = bear.heap.moved(view).box()
+    (x0,y0,_),(x1,y1,_) = animal.heap.moved(view).box()
     scale = min(c.w/(x1-x0), .95*c.h/(y1-y0))*c.rng.choice([u(.66, .85), u(.82, 1), u(.82, 1), u(.95, 1.1)])
     x = c.w/2+u(-.3, .3)*max(0, c.w-(x1-x0)*scale)+u(-.05, .05)*c.w
     y = min(1.02*c.h, max(horizon+12, c.h*u(.78, .97), (y1-y0)*scale+4))
@@ -475,6 +486,28 @@ def any_yaw(rng):
     return rng.choice([-1,1])*rng.uniform(least, most)
 
 # %% ../../nbs/samples/02_drawing.ipynb #c9539de6
+def photo(rng, size, outdoors, company):
+    "A picture of what `company(rng, yaw)` builds, in some place and weather; `outdoors` says how often under the sky."
+    if size<64: raise InputError(f'{size=}', '64 pixels or more', 'draw it larger and resize it')
+    w,h = (round(o*size/256) for o in rng.choice(SHAPES))
+    outdoors = rng.random()<outdoors
+    c = Canvas(Image.new('RGB', (w,h)), rng, pick(rng, WEATHER if outdoors else LAMPS))
+    name,horizon = rng.choice(list(OUTDOORS if outdoors else INDOORS)),c.h*c.u(.38, .62)
+    ground = place(c, name, horizon)
+    far = c.im.filter(ImageFilter.BoxBlur(c.k*rng.choice([.5,.8,1.2,2])))
+    c = Canvas(far.resize((w*3//2, h*3//2), Image.BILINEAR), rng, c.air)
+    yaw = any_yaw(rng)
+    animal,view = company(rng, yaw),view_of(yaw, c.u(2, 18))
+    scale,at,feet = frame(c, animal, view, horizon)
+    sun = np.array([c.u(-1.2, 1.2), c.u(.45, .85), c.u(.4, .8)])
+    sun = np.round(sun/np.linalg.norm(sun), 4).astype(np.float32)
+    shadow(c, animal.heap, view, scale, at, sun)
+    paint(c, animal.heap, view, scale, at, sun)
+    if feet: in_front(c, *ground, feet, outdoors)
+    if name=='snow': several(c, 0, 'dot', -90, 90, 0, c.h, .6, 1.6, 'snow', 0)
+    return develop(c.im.resize((w,h), Image.BILINEAR), rng, c.air, outdoors)
+
+# %% ../../nbs/samples/02_drawing.ipynb #9ce1b465
 def draw_bear(
     label:str,                 # `black`, `grizzly` or `teddy`
     seed:int|str|random.Random=0, # The same seed gives the same picture
@@ -482,22 +515,5 @@ def draw_bear(
 ) -> Image.Image: # RGB; landscape, portrait or square
     "Draw one bear, in some pose, place and weather."
     if label not in BEARS: raise InputError(f'{label=}', f"one of {', '.join(BEARS)}", 'choose one of these')
-    if size<64: raise InputError(f'{size=}', '64 pixels or more', 'draw it larger and resize it')
     rng = seed if isinstance(seed, random.Random) else random.Random(f'{seed} {label}')
-    w,h = (round(o*size/256) for o in rng.choice(SHAPES))
-    outdoors = rng.random()<(.42 if label=='teddy' else .9)
-    c = Canvas(Image.new('RGB', (w,h)), rng, pick(rng, WEATHER if outdoors else LAMPS))
-    name,horizon = rng.choice(list(OUTDOORS if outdoors else INDOORS)),c.h*c.u(.38, .62)
-    ground = place(c, name, horizon)
-    far = c.im.filter(ImageFilter.BoxBlur(c.k*rng.choice([.5,.8,1.2,2])))
-    c = Canvas(far.resize((w*3//2, h*3//2), Image.BILINEAR), rng, c.air)
-    yaw = any_yaw(rng)
-    bear,view = company(label, rng, yaw),view_of(yaw, c.u(2, 18))
-    scale,at,feet = frame(c, bear, view, horizon)
-    sun = np.array([c.u(-1.2, 1.2), c.u(.45, .85), c.u(.4, .8)])
-    sun = np.round(sun/np.linalg.norm(sun), 4).astype(np.float32)
-    shadow(c, bear.heap, view, scale, at, sun)
-    paint(c, bear.heap, view, scale, at, sun)
-    if feet: in_front(c, *ground, feet, outdoors)
-    if name=='snow': several(c, 0, 'dot', -90, 90, 0, c.h, .6, 1.6, 'snow', 0)
-    return develop(c.im.resize((w,h), Image.BILINEAR), rng, c.air, outdoors)
+    return photo(rng, size, .42 if label=='teddy' else .9, partial(company, label))

@@ -33,7 +33,7 @@ def value(word):
 @lru_cache
 def rows(table):
     "((word, number, ...), ...) of a table; what is no number stays a word."
-    return tuple(tuple(map(value, line.split())) for line in table.strip().splitlines())
+    return tuple(tuple(map(value, line.split())) for line in table.splitlines() if line.strip())
 
 # %% ../../nbs/samples/01_scenery.ipynb #30e40502
 class Canvas:

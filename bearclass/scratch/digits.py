@@ -88,7 +88,10 @@ def load_digits(
     digits:Iterable[int]=range(10),  # Which digits
 ) -> LabelledDigits: # Four tensors: x, y, x_valid, y_valid
     "Digits with their labels, from a folder, from MNIST's own files, or else the bundled ones; prints which."
-    data,source = _load(path, idx, sorted(digits))
+    digits = sorted(digits)
+    if not digits or not set(digits)<=set(range(10)):
+        raise InputError(f'{digits=}', 'some of 0 to 9, such as [3, 7]', 'change them')
+    data,source = _load(path, idx, digits)
     print(f'{len(data.y):,} digits to learn from, {len(data.y_valid):,} to check with: {source}')
     return data
 
