@@ -4,28 +4,36 @@
 
 # %% ../../nbs/learn/18_course.ipynb #311ec1a3
 from __future__ import annotations
-import warnings
+import inspect, sys, warnings
 from functools import wraps
+from importlib import import_module
+from importlib.machinery import ModuleSpec
 from pathlib import Path
+from types import ModuleType
 from typing import NamedTuple
 from ipywidgets import FileUpload
 from PIL import Image
 from traitlets import Bunch
-from ..core import InputError
+from ..core import InputError, listed
 from ..dataset import get_image_files
 from ..images import open_rgb
 from .blocks import from_folder, from_lists
 from .labels import from_csv, from_name_func, from_name_re
-from .train import ImageLearner, image_learner
+from .train import ImageLearner, image_learner, vision_learner
 with warnings.catch_warnings():
     warnings.simplefilter('ignore')
+    from fastai.callback.progress import ShowGraphCallback
     from fastai.data.all import DataLoaders, Datasets, L, Normalize, TfmdDL
     from fastai.learner import Learner, Recorder
     from fastcore.basics import patch
+    from matplotlib.axes import Axes
+    from matplotlib.lines import Line2D
+    from torch import Tensor
 
 # %% auto #0
-__all__ = ['OLD', 'ConvLearner', 'Old', 'tell_once', 'Gone', 'ImageList', 'ImageItemList', 'DatasetFormatter', 'gv',
-           'get_transforms', 'ImageDataBunch', 'create_cnn', 'get_image_files_sorted', 'open_image']
+__all__ = ['OLD', 'cnn_learner', 'ConvLearner', 'Old', 'tell_once', 'Gone', 'DatasetType', 'ImageList', 'ImageItemList',
+           'DatasetFormatter', 'gv', 'open_doors', 'or_fastai', 'get_transforms', 'ImageDataBunch', 'ShowGraph',
+           'create_cnn', 'get_image_files_sorted', 'open_image']
 
 # %% ../../nbs/learn/18_course.ipynb #eba95db7
 class Old(NamedTuple):
@@ -36,6 +44,12 @@ class Old(NamedTuple):
     why:str     # What is different about it
 
 OLD = {row.name: row for row in (
+    Old('fastai.vision', 2019, 'from fastai.vision.all import *',
+        'the package itself holds only modules, and one of them is called `all`'),
+    Old('fastai.widgets', 2019, 'from bearclass.all import *', 'the cleaners come with the rest'),
+    Old('fastbook', 2022, 'from bearclass.all import *', 'what its chapters use is here'),
+    Old('duckduckgo_search', 2022, "search_images_ddg('grizzly bear', max_images=20)",
+        'its package is called ddgs today, and works in another way'),
     Old('ImageDataBunch', 2019, "from_folder(path, train='train', valid='valid', size=224)",
         'each of the ways in which labels come is a function'),
     Old('ImageDataBunch.single_from_classes', 2019, "export_bundle(learn, 'model'); Predictor('model').predict(img)",
@@ -51,13 +65,18 @@ OLD = {row.name: row for row in (
     Old('data.valid_ds.x', 2019, 'data.valid_ds.items', 'the list has a new name'),
     Old('rows', 2019, 'data.show_batch(nrows=3, max_n=9)', 'the argument has a new name'),
     Old('create_cnn', 2019, "image_learner(data, 'resnet34')", 'it also finds weights on this machine'),
+    Old('callback_fns', 2019, "image_learner(data, 'resnet34', cbs=ShowGraphCallback())",
+        'callbacks are made before they are passed'),
+    Old('ShowGraph', 2019, 'learn.fit_one_cycle(1, cbs=ShowGraphCallback())', 'the callback has a longer name'),
     Old('learn.data', 2019, 'learn.dls', 'the attribute has a new name'),
     Old('max_lr', 2019, 'learn.fit_one_cycle(1, lr_max=slice(1e-6, 1e-4))', 'the argument has a new name'),
     Old('learn.recorder.plot_losses', 2019, 'learn.recorder.plot_loss()', 'the method has a new name'),
     Old('learn.recorder.plot', 2019, 'learn.lr_find()', 'it draws its curve at once'),
     Old('DatasetFormatter', 2019, 'ImageClassifierCleaner(learn)', 'the cleaner finds the doubtful pictures itself'),
-    Old('get_image_files_sorted', 2020, 'get_image_files(path)', 'the files always come sorted'),
+    Old('DatasetType', 2019, 'learn.get_preds(ds_idx=1)', 'training is 0, validation is 1'),
+    Old('plt.scatter(x, x@a)', 2019, 'plt.scatter(x, (x@a).detach())', 'what is drawn needs no gradients'),
     Old('btn_upload.data', 2020, 'open_rgb(btn_upload.value)', 'what was uploaded has a new name and another form'),
+    Old('get_image_files_sorted', 2020, 'get_image_files(path)', 'the files always come sorted'),
     Old('gv', 2020, "import graphviz; graphviz.Source('digraph { model -> predictions }')",
         'it draws with Graphviz, which is a package of its own'),
 )}
@@ -84,10 +103,75 @@ def _gone(name, part=''):
     row = OLD.get(f'{name}.{part}') or OLD[name]
     return InputError(f'`{row.name}` of {row.taught} is gone: {row.why}', 'a call of today', f'write `{row.now}`')
 
+class DatasetType(metaclass=Gone): "Gone."
 class ImageList(metaclass=Gone): "Gone."
 class ImageItemList(metaclass=Gone): "Gone."
 class DatasetFormatter(metaclass=Gone): "Gone."
 class gv(metaclass=Gone): "Gone."
+
+# %% ../../nbs/learn/18_course.ipynb #8d1be2c4
+_given = {}   # what `from bearclass.all import *` gives; `open_doors` fills it
+
+class _Replaced:
+    "Finds modules of the table, each with our names in it."
+    @staticmethod
+    def find_spec(name, path=None, target=None):
+        return ModuleSpec(name, _Replaced) if name in ('fastai.widgets', 'fastbook', 'duckduckgo_search') else None
+
+    @staticmethod
+    def create_module(spec): return None   # an ordinary one
+
+    @staticmethod
+    def exec_module(module):
+        def ours(part):
+            if part.startswith('__'): raise AttributeError(part)
+            if part not in _given: raise _gone(module.__name__)
+            return _given[part]
+        module.setup_book,module.__getattr__ = lambda: None, ours
+        tell_once(module.__name__)
+
+sys.meta_path.append(_Replaced)
+
+# %% ../../nbs/learn/18_course.ipynb #5c90d3e8
+_ours = set()   # of `_given`, those that are not fastai's
+
+class _Door(ModuleType):
+    "A module of fastai that gives ours in place of its own."
+    def __getattribute__(self, name):
+        theirs = super().__getattribute__('__dict__')
+        if name=='__all__' and theirs['__name__'] in ('fastai', 'fastai.vision'):
+            tell_once('fastai.vision')
+            return []
+        if name not in _ours or name not in theirs: return super().__getattribute__(name)
+        _tell_door(theirs)
+        return _given[name]
+
+def _tell_door(theirs):
+    new = sorted((_ours & set(theirs.get('__all__', theirs)))-_told)
+    _told.update(new)
+    if new: print(f"`{theirs['__name__']}` gives {listed(f'`{o}`' for o in new)} of bearclass, called as fastai's own.")
+
+def open_doors(
+    names:dict, # What `from bearclass.all import *` gives
+) -> None:
+    "From now on fastai's star imports give ours where both have a name."
+    _given.update(names)
+    _ours.update(n for n,o in names.items() if (getattr(o, '__module__', None) or '').startswith('bearclass.'))
+    names = 'fastai', 'fastai.vision', 'fastai.basics', 'fastai.data.all', 'fastai.vision.all', 'fastai.vision.widgets'
+    for module in [import_module(o) for o in names]: module.__class__ = _Door
+
+# %% ../../nbs/learn/18_course.ipynb #96f4c1e3
+def or_fastai(
+    ours,   # Function
+    theirs, # fastai's function of the same name
+):
+    "Ours, which hands on to fastai's what it cannot take."
+    @wraps(ours)
+    def both(*args, **kwargs):
+        try: inspect.signature(ours).bind(*args, **kwargs)
+        except TypeError: return theirs(*args, **kwargs)
+        return ours(*args, **kwargs)
+    return both
 
 # %% ../../nbs/learn/18_course.ipynb #90168007
 def get_transforms(
@@ -165,16 +249,34 @@ def _also(cls, method, old, today):
     usual = getattr(cls, method)
     @wraps(usual)
     def both(self, *args, **kwargs):
+        if old=='rows' and args and isinstance(args[0], int): kwargs[old],*args = args
         if old in kwargs:
             tell_once(old)
             kwargs |= today(kwargs.pop(old))
         return usual(self, *args, **kwargs)
     setattr(cls, method, both)
 
-_also(TfmdDL, 'show_batch', 'rows', lambda n: dict(nrows=n, max_n=n*n))
+def _square(n): return dict(nrows=n, max_n=n*n)
+_also(TfmdDL, 'show_batch', 'rows', _square)
+_also(Learner, 'show_results', 'rows', _square)
 _also(Learner, 'fit_one_cycle', 'max_lr', lambda lr: dict(lr_max=lr))
 
 # %% ../../nbs/learn/18_course.ipynb #68b8b918
+def _with_callback_fns(build):
+    "One of today's functions, with `callback_fns`."
+    @wraps(build)
+    def both(*args, callback_fns=(), cbs=(), **kwargs):
+        if callback_fns: tell_once('callback_fns')
+        return build(*args, cbs=[*L(cbs), *(make() for make in L(callback_fns))], **kwargs)
+    return both
+
+cnn_learner = _with_callback_fns(vision_learner)   # its name until 2022
+
+def ShowGraph(*learn) -> ShowGraphCallback:
+    "A picture of the losses while they fall."
+    tell_once('ShowGraph')
+    return ShowGraphCallback()
+
 def create_cnn(
     data:DataLoaders, # Pictures with labels
     arch,             # Function such as `models.resnet34`, or a name
@@ -182,7 +284,7 @@ def create_cnn(
 ) -> ImageLearner:
     "A learner, as fastai 1 made it."
     tell_once('create_cnn')
-    return image_learner(data, arch, **kwargs)
+    return _with_callback_fns(image_learner)(data, arch, **kwargs)
 
 ConvLearner = create_cnn   # its name until the end of 2018
 
@@ -199,6 +301,7 @@ def data(self:ImageLearner, dls):   # larger pictures for a learner that has see
 @patch
 def plot(self:Recorder, skip_start=10, skip_end=5, suggestion=False):
     "The curve of `lr_find`."
+    if not hasattr(self, 'lrs'): raise _gone('learn.recorder.plot')
     tell_once('learn.recorder.plot')
     self.plot_lr_find(skip_end=skip_end, return_fig=False)
 
@@ -225,6 +328,22 @@ def open_image(
     "A picture."
     tell_once('open_image')
     return open_rgb(source)
+
+# %% ../../nbs/learn/18_course.ipynb #f1d60b38
+def _draws(cls, method):
+    "Let a method of matplotlib take tensors with gradients."
+    usual = getattr(cls, method)
+    def plain(obj):
+        if not isinstance(obj, Tensor) or not obj.requires_grad: return obj
+        tell_once('plt.scatter(x, x@a)')
+        return obj.detach()
+    @wraps(usual)
+    def both(self, *args, **kwargs): return usual(self, *map(plain, args), **kwargs)
+    setattr(cls, method, both)
+
+_draws(Axes, 'scatter')
+_draws(Axes, 'plot')
+_draws(Line2D, 'set_ydata')
 
 # %% ../../nbs/learn/18_course.ipynb #d1a74e02
 def _with_data(cls):

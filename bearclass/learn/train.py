@@ -30,8 +30,8 @@ with warnings.catch_warnings():
     from fastai.vision import learner as fastai_learner
 
 # %% auto #0
-__all__ = ['cnn_learner', 'default_metrics', 'check_dls', 'KeepNorms', 'ImageLearner', 'image_learner', 'vision_learner',
-           'print_row', 'train_folder', 'build_model', 'find_arch', 'find_weights', 'load_weights', 'tiny_cnn']
+__all__ = ['default_metrics', 'check_dls', 'KeepNorms', 'ImageLearner', 'image_learner', 'vision_learner', 'print_row',
+           'train_folder', 'build_model', 'find_arch', 'find_weights', 'load_weights', 'tiny_cnn']
 
 # %% ../../nbs/learn/10_train.ipynb #c5c947f6
 _all_ = ['build_model', 'find_arch', 'find_weights', 'load_weights', 'tiny_cnn']   # at home elsewhere
@@ -203,8 +203,6 @@ def vision_learner(
     if normalize: _normalise(dls, arch, _look(dls)[0], True)
     learn.freeze()
     return learn
-
-cnn_learner = vision_learner   # its name until 2022
 
 # %% ../../nbs/learn/10_train.ipynb #40e16a45
 def print_row(
