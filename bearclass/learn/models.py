@@ -126,7 +126,7 @@ def build_model(
     n_out:int,         # Classes, or numbers to predict
     weights:str|Path|torchvision.models.WeightsEnum|None=None, # File, 'DEFAULT' to download, or None
     n_in:int=3,        # Channels of a picture
-    size:int|tuple=224, # Side of the pictures, or (height, width), in pixels
+    size:int|tuple[int, int]=224, # Side of the pictures, or (height, width), in pixels
     y_range:tuple|None=None, # Lowest and highest number that may be predicted
     ps:float=.5,       # Share of the head's inputs that training leaves out by chance; before, half as much
 ) -> nn.Module: # `nn.Sequential(body, head)`
