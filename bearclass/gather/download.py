@@ -346,7 +346,7 @@ def download(
 @door
 def retry_failed(
     root:str|Path,          # Dataset folder with a manifest
-    reasons:list|None=None, # Such as `['http 404', 'removed']`; `None`: those that may work later
+    reasons:str|list|None=None, # Such as `['http 404', 'removed']`; `None`: those that may work later
     **options,              # As for `download`: `max_side`, `rules` ...
 ) -> DownloadReport: # Of the addresses that were tried again
     "Try again what failed, or was never finished; own files and addresses with a key need `download` itself."
