@@ -127,7 +127,7 @@ def calls(w):
         check_images=dict(root=root, n_workers=1, min_side=24),
         checked=dict(splitter=star.RandomSplitter()),
         class_table=dict(ev=ev),
-        classifier_app=dict(predictor=w.bundle, title='a', max_upload=1000),
+        classifier_app=dict(predictor=w.bundle),
         cleaning_gain=dict(learn=learn, root=root, on='validation', refits=1),
         cleaning_page=dict(issues=issues, path=new.with_suffix('.html'), root=root, n=2),
         compare_models=dict(a=ev, b=ev, alpha=.05),
@@ -230,7 +230,7 @@ def calls(w):
 LINES = set('apply_step is_3 mnist_distance mse sgd_step train_epoch'.split())
 # data, aliases, fastai's, and names of another year, which have tests of their own
 ELSEWHERE = set('''doc doctor untar_data Bundle Evaluation BearclassError TrainingError cnn_learner
-    ConvLearner create_cnn DatasetFormatter ImageDataBunch ImageItemList ImageList get_image_files_sorted
+    ConvLearner create_cnn DatasetFormatter ImageDataBunch ImageItemList ImageList get_image_files_sorted heal
     get_transforms gv image_cat image_dog image_input
     open_image'''.split())
 # they make something of almost anything, slowly
@@ -260,8 +260,9 @@ def fed(w, name):
     "(argument, kind, all arguments) for a function."
     for i,arg in enumerate(w.calls[name]):
         for kind,value in wrong_kinds(w).items():
-            callable_fits = callable(value) and arg in ('arch', 'fn', 'f', 'label_func', 'picture', 'splitter', 'train')
-            if (i==0 or kind in SOME) and not callable_fits: yield arg, kind, value
+            fits = callable(value) and arg in ('arch', 'fn', 'f', 'label_func', 'picture', 'splitter', 'train')
+            fits |= value is w.learn and name in ('classifier_app', 'serve_app')   # which go to work with it
+            if (i==0 or kind in SOME) and not fits: yield arg, kind, value
 
 
 NAMES = sorted(ours()-LINES-ELSEWHERE)
