@@ -125,7 +125,7 @@ def quarantine(
 ) -> pd.DataFrame: # One row a file: path, to, status (moved, already, missing, refused ..., failed ...), reason
     "Move files to the sibling folder `<root>_quarantine`, with a journal; `undo_quarantine` brings them back."
     if hasattr(files, 'columns'):
-        check_columns(files, 'path ok reason severity', 'check_images')
+        check_columns(files, 'path ok reason', 'check_images')
         bad = ~files.ok.astype(bool)
         if suspicious: bad |= files.severity=='suspicious'
         why = dict(zip(files.path[bad], files.reason[bad]))
