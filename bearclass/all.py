@@ -104,6 +104,7 @@ def doc(
     obj, # Function, class or method
 ) -> None:
     "Print what something takes and gives, and where its page is; of fastai's names as fastai does."
+    if not (inspect.isclass(obj) or inspect.isroutine(obj)): obj = type(obj)   # such as a learner
     page = _page_of(obj)
     if not page: return _fastai_doc(obj)
     from importlib.metadata import metadata

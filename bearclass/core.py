@@ -4,14 +4,17 @@
 
 # %% ../nbs/core.ipynb #67a82ed6
 from __future__ import annotations
-import hashlib, html, os, re, shutil, socket, sys, tempfile, unicodedata
+import hashlib, html, inspect, os, re, shutil, socket, sys, tempfile, unicodedata
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import contextmanager
+from functools import wraps
+from numbers import Integral, Real
 from pathlib import Path
 
 # %% auto #0
 __all__ = ['BearclassError', 'InputError', 'MissingError', 'OfflineError', 'DependencyError', 'BundleError', 'count_of', 'listed',
-           'one_line', 'markdown_text', 'why_no_label', 'bars_wanted', 'progress', 'is_offline', 'file_sha256',
-           'write_atomic', 'new_folder', 'static_text', 'user_cache', 'cache_folder']
+           'one_line', 'markdown_text', 'door', 'check_columns', 'why_no_label', 'bars_wanted', 'progress',
+           'is_offline', 'file_sha256', 'write_atomic', 'new_folder', 'static_text', 'user_cache', 'cache_folder']
 
 # %% ../nbs/core.ipynb #73e31d7a
 class BearclassError(Exception):
@@ -67,6 +70,98 @@ def markdown_text(
     "Text as Markdown that shows it as it is."
     text = re.sub(r'([\\`*_\[\]|~$])', r'\\\1', html.escape(text, quote=False))
     return text.replace('://', r':\//').replace('www.', r'www\.')   # or GitHub makes a link of it
+
+# %% ../nbs/core.ipynb #d00a0002
+def _is_many(o): return isinstance(o, Iterable) and not (isinstance(o, (str, bytes, Mapping)) or hasattr(o, 'columns'))
+
+def _is_array(o):
+    "Numbers, at least one, in any shape."
+    import numpy as np
+    if not hasattr(o, '__array__') and not isinstance(o, (list, tuple)): return False
+    try: o = np.asarray(o)
+    except (TypeError, ValueError, RuntimeError): return False   # rows of several lengths; a tensor elsewhere
+    return o.dtype.kind in 'biuf' and o.size>0
+
+_kinds = dict(
+    Callable=callable, str=lambda o: isinstance(o, str), Path=lambda o: isinstance(o, os.PathLike),
+    bool=lambda o: isinstance(o, Integral) or 'bool' in type(o).__name__, int=lambda o: isinstance(o, Integral),
+    float=lambda o: isinstance(o, Real) and o==o, list=_is_many, tuple=_is_many, ndarray=_is_array,
+    Tensor=lambda o: hasattr(o, 'detach') or _is_array(o), dict=lambda o: isinstance(o, Mapping))
+_kinds['None'] = lambda o: o is None
+_by_name = dict(learn='Learner', dls='DataLoaders')
+
+def _kinds_of(says):
+    "[(kind, kinds of what is in it)] of an annotation such as `str|list[Path]`; empty for anything."
+    out = []
+    for kind,inner in re.findall(r'([A-Za-z][\w.]*)(?:\[([^\]]*)\])?', says):
+        held = dict(list=inner, tuple=inner, dict=inner.split(', ')[-1]).get(kind, '')   # of a dict, its values
+        out.append((kind.split('.')[-1], _kinds_of(held)))
+    return out
+
+def _is_one_of(o, kinds):
+    names,outer = {c.__name__ for c in type(o).__mro__}, {k for k,_ in kinds}
+    if 'Path' in outer and isinstance(o, (str, os.PathLike)) and (not str(o) or '\0' in str(o)): return False
+    def fits(kind, inner):
+        if not (_kinds[kind](o) if kind in _kinds else kind in names): return False
+        inside = o.values() if isinstance(o, Mapping) else o
+        one_of_each = {type(x): x for x in inside} if inner and hasattr(o, '__len__') else {}
+        return all(_is_one_of(x, inner) for x in one_of_each.values())
+    return not kinds or any(fits(*k) for k in kinds)
+
+# %% ../nbs/core.ipynb #d00a0004
+_ranges = dict(
+    seed=(0, 2**32-1), size=(1, 10_000), n=(0, 10**6), n_per_class=(1, 10**6), n_random=(0, 100),
+    n_bins=(1, 10_000), n_workers=(1, 1000), max_workers=(1, 1000), n_threads=(1, 1000), ncols=(1, 100),
+    cols=(1, 100), ds_idx=(0, 1), bs=(1, 10**6), n_steps=(1, 10**7), repeats=(1, 100), n_out=(1, 10**5),
+    n_in=(1, 1000), ps=(0, 1), max_frames=(1, 10**4), C=(1e-9, 1e9), lr=(-1e9, 1e9), min=(-1e9, 1e9),
+    max=(-1e9, 1e9))
+
+def _no_entry(f, p, says, value):
+    from fastcore.docments import docments
+    try: about = docments(f).get(p.name)
+    except OSError: about = None   # typed at a prompt: there is no source to read it in
+    low,high = _ranges.get(p.name, (None, None))
+    within = f', from {low:,} to {high:,}' if low is not None else ''
+    return InputError(
+        f'`{f.__qualname__}` got {p.name}={one_line(repr(value), 60)}, of type {type(value).__name__}',
+        f"{says.replace('|', ' or ')}{within}{f' ({about})' if about else ''}",
+        f'look at what you hand over as `{p.name}`')
+
+def door(
+    f:Callable, # Function whose parameters have annotations
+) -> Callable: # The same, which looks at its arguments first
+    "`@door` above a function: a value of another kind than its annotation says is refused before anything is done."
+    sig = inspect.signature(f)
+    named = [p for p in sig.parameters.values() if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
+    text = lambda p: _by_name.get(p.name, '') if p.annotation is p.empty else inspect.formatannotation(p.annotation)
+    takes = [(p, says, _kinds_of(says)) for p in named for says in [text(p).strip("'").replace(' | ', '|')]]
+    @wraps(f)
+    def looked_at(*args, **kwargs):
+        try: given = sig.bind(*args, **kwargs).arguments
+        except TypeError: return f(*args, **kwargs)   # Python says what is missing, or too much
+        for p,says,kinds in takes:
+            value = given.get(p.name, p.default)
+            if value is p.default: continue
+            fits = _is_one_of(value, kinds)
+            if fits and isinstance(value, Real):
+                low,high = _ranges.get(p.name, (value, value))
+                fits = low<=value<=high
+            if not fits: raise _no_entry(f, p, says, value)
+        return f(*args, **kwargs)
+    return looked_at
+
+# %% ../nbs/core.ipynb #d00a0008
+def check_columns(
+    df,          # Table
+    columns:str, # Names, with spaces between
+    source:str,  # Function that gives such a table
+) -> None:
+    "Raise unless a table has the columns that are needed."
+    if gone := [c for c in columns.split() if c not in df.columns]:
+        raise InputError(
+            f'a table without the column {gone[0]!r}',
+            f'what `{source}` gives, or some rows of it',
+            f'pass it as it came: it needs {listed(columns.split())}')
 
 # %% ../nbs/core.ipynb #f9ca777f
 # these make a name look like another one
@@ -136,6 +231,8 @@ def write_atomic(
 ) -> Path: # `path`
     "Write a file all at once: after a crash it is the old one or the new one, never a part."
     path = Path(path)
+    if not path.parent.is_dir(): raise MissingError(f'there is no folder {str(path.parent)!r}', 'one', 'make it first')
+    if path.is_dir(): raise InputError(f'{str(path)!r} is a folder', 'the name of a file', 'choose one in it')
     if isinstance(data, str): data = data.encode()
     # a long name with more to it would be too long
     fd,tmp = tempfile.mkstemp(dir=path.parent, prefix=f'.{path.name[:40]}.')

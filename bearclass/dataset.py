@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from fastcore.foundation import L
-from .core import InputError, MissingError, count_of, file_sha256, listed, why_no_label
+from .core import InputError, MissingError, count_of, door, file_sha256, listed, why_no_label
 from .moves import one_at_a_time, real_folder
 
 # %% auto #0
@@ -34,10 +34,11 @@ IMAGE_EXTENSIONS = frozenset(' '.join(EXTENSION_OF.values()).split())
 # %% ../nbs/dataset.ipynb #9d8b582e
 def _is_hidden(f, folder): return any(p.startswith('.') for p in f.relative_to(folder).parts)
 
+@door
 def get_image_files(
     path:str|Path,      # Folder to look in
     recurse:bool=True,  # Whether to look in folders below
-    folders=None,       # Only look below these first-level folders, such as `['train', 'valid']`
+    folders:str|list[str]|None=None, # Only look below these first-level folders, such as `['train', 'valid']`
 ) -> L: # Sorted `Path`s
     "The picture files in a folder, by their extension, sorted. Shape of fastai's `get_image_files`."
     path = Path(path)
@@ -286,6 +287,7 @@ class ContentIndex:
 # %% ../nbs/dataset.ipynb #c2d1c145
 class Dataset:
     "A folder of pictures, with what stands in it and beside it."
+    @door
     def __init__(self,
         root:str|Path,      # Folder with one folder per class
         link:bool=True,     # Whether the folder may be a symlink; whoever moves files says no

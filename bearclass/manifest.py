@@ -7,7 +7,7 @@ from __future__ import annotations
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING
-from .core import InputError, MissingError
+from .core import InputError, MissingError, door
 from .moves import append_lines, numbered_lines
 if TYPE_CHECKING: import pandas as pd
 
@@ -65,6 +65,7 @@ def manifest_rows(
     "Every line of the manifest."
     return [_checked(*line) for line in numbered_lines(manifest_path(root))]
 
+@door
 def read_manifest(
     root:str|Path, # Dataset folder
 ) -> pd.DataFrame: # One row a line, columns `FIELDS`; empty when there is no manifest

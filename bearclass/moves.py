@@ -83,6 +83,8 @@ def numbered_lines(
     "Every line of a journal that is not empty, also those that are torn."
     try: data = Path(path).read_bytes()
     except FileNotFoundError: return
+    except NotADirectoryError as e:
+        raise MissingError(f'{str(Path(path).parent)!r} is no folder', 'a dataset folder', 'check the path') from e
     for i,line in enumerate(data.split(b'\n'), 1):
         if line.strip(): yield i, parse_line(line), line.decode('utf-8', 'replace')
 

@@ -10,13 +10,14 @@ import numpy as np
 from .decisions import JOURNAL, CleaningJournal
 from .gain import one_scale, weighted_head
 from .issues import choose_eyes, deal_folds, label_issues, labelled_pictures, same_pictures
-from ..core import InputError, count_of
+from ..core import InputError, count_of, door
 from ..dataset import dataset_root
 from ..learn.diagnose import diagnose
 from ..learn.features import picture_features
 from ..learn.interpret import evaluate
 if TYPE_CHECKING:
     import pandas as pd
+    from fastai.vision.all import DataLoaders, Learner
     from matplotlib.axes import Axes
 
 # %% auto #0
@@ -265,6 +266,7 @@ def _settle(options, error, n, notes):
     return Advice(options, None, why, step, error, n, notes)
 
 # %% ../../nbs/clean/09_advise.ipynb #3d849e7e
+@door
 def plot_advice(
     a:Advice,
     ax:Axes|None=None, # Axes to draw on; a new figure if `None`
@@ -343,8 +345,9 @@ def _flagged(issues, shas, decided):
     return flagged-set(decided), flagged&set(decided)
 
 # %% ../../nbs/clean/09_advise.ipynb #e1f2f75b
+@door
 def advise(
-    learn,                # fastai `Learner` for one label a picture; or `DataLoaders`
+    learn:Learner|DataLoaders, # fastai `Learner` for one label a picture; or `DataLoaders`
     issues:pd.DataFrame|None=None, # From `label_issues`; `None`: it is asked for
     *,
     bigger=None,          # Another `Learner` with the same split: a bigger net, or this one fine-tuned

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 from fastcore.basics import patch
-from ..core import BearclassError, InputError, MissingError, count_of
+from ..core import BearclassError, InputError, MissingError, count_of, door
 from ..dataset import IMAGE_EXTENSIONS, check_label, composed, content_sha256, get_image_files, parent_name
 from ..images import open_rgb
 from .decisions import JOURNAL, CleaningJournal, add_decisions
@@ -267,8 +267,9 @@ def _move_all(mover, rows, said):
     return step
 
 # %% ../../nbs/clean/02_apply.ipynb #9daa79e8
+@door
 def apply_decisions(
-    root:str|Path,    # Dataset folder
+    root:str|Path|CleaningJournal, # Dataset folder
     decisions=None,   # Decisions file, or rows: first entered into the journal; `None`: what the journal holds
     split=None,       # As for `plan_decisions`
     new_class:bool=False, # Whether `decisions` may name classes that are not there yet
@@ -427,11 +428,12 @@ def _wanted(table, files, away):
             f'{stray[0]!r} is not among the removed pictures',
             f'a picture in {str(away)!r}, by its path there or as it was',
             'see `read_removed`')
-    return table[[bool({str(a), str(b)} & names) for a,b in zip(table.path, table.to)]]
+    return table.loc[[bool({str(a), str(b)} & names) for a,b in zip(table.path, table.to)]]
 
+@door
 def bring_back(
     root:str|Path, # Dataset folder
-    files=None,    # Paths as they were in the dataset, or as they are now; one or a list; `None`: all
+    files:str|Path|list[str|Path]|None=None, # Paths as they were in the dataset, or as they are; `None`: all
 ) -> pd.DataFrame: # One row a picture: path (where it is in the dataset), sha256, status (back, or failed ...), note
     "Return removed pictures to the dataset, and decide to keep them."
     with at_work(root) as (mover, _):

@@ -12,6 +12,7 @@ from fastcore.basics import patch
 from ..core import InputError, listed
 from ..dataset import get_image_files, parent_name
 from ..gather.duplicates import similar_groups
+from ..learn.interpret import picture_files
 from .apply import apply_decisions, plan_decisions, undo_decision
 from .decisions import CleaningJournal
 from .issues import label_issues
@@ -65,9 +66,9 @@ def _filled(df):
 def _of_interpretation(interp):
     "The pictures of a fastai `Interpretation`, worst loss first, with what the model says of them."
     import pandas as pd
-    learn,files = interp.learn,interp.dl.items
+    learn,files = interp.learn,picture_files(interp.dl.dataset)
     with learn.no_bar(), learn.no_logging(): probs,targs = learn.get_preds(dl=interp.dl)
-    vocab,valid = [str(v) for v in interp.dl.vocab],set(map(str, learn.dls.valid_ds.items))
+    vocab,valid = [str(v) for v in interp.dl.vocab],set(map(str, picture_files(learn.dls.valid_ds)))
     p,i = probs.max(1)
     said = zip(files, targs.tolist(), i.tolist(), probs.gather(1, targs.long()[:, None])[:, 0].tolist(), p.tolist())
     rows = [dict(path=f, split='valid' if str(f) in valid else 'train', given_label=vocab[y], predicted_label=vocab[j],

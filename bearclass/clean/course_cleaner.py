@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from fastcore.basics import patch
 from fastcore.foundation import L
-from ..core import InputError, MissingError, count_of
+from ..core import InputError, MissingError, count_of, door
 from ..dataset import content_sha256, get_image_files, parent_name, removed_folder
 from ..moves import carry_files, free_name, is_inside, write_moves
 from .apply import Mover, apply_decisions
@@ -78,8 +78,9 @@ class _Paths(L):
 
 class ImageClassifierCleaner(ImageCleaner):
     "Shows the pictures of one class and split, worst first, each with a choice. Shape of fastai's widget of this name."
+    @door
     def __init__(self,
-        learn,                   # fastai `Learner`; or the table of `label_issues`, a fastai `Interpretation`, files
+        learn:object,            # fastai `Learner`; or the table of `label_issues`, a fastai `Interpretation`, files
         opts:tuple=(),           # Further classes that a picture can be given
         height:int=128,          # Of a picture on the screen, in pixels
         width:int=256,           # The most it may be wide
@@ -345,6 +346,7 @@ class FileDeleter(ImageCleaner):
     "Shows pictures a few at a time; those that are ticked are set aside. Shape of the widget in fastai 1."
     height,width = 128,256
 
+    @door
     def __init__(self,
         file_paths,              # Pictures, worst first; or what `ImageCleaner` takes
         batch_size:int=5,        # Pictures at a time, at most 100

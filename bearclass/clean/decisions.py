@@ -11,7 +11,7 @@ from operator import itemgetter
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 from fastcore.basics import patch
-from ..core import InputError, MissingError, listed, write_atomic
+from ..core import InputError, MissingError, door, listed, write_atomic
 from ..dataset import IMAGE_EXTENSIONS, Dataset, check_label, composed, content_sha256
 from ..moves import append_lines, parse_line
 if TYPE_CHECKING: import pandas as pd
@@ -116,6 +116,7 @@ class History:
 # %% ../../nbs/clean/01_decisions.ipynb #345e4a9f
 class CleaningJournal:
     "The decisions about the pictures of a dataset folder; every change is on the disk when the call returns."
+    @door
     def __init__(self,
         root:str|Path|Dataset, # Dataset folder with one folder per class
     ):
@@ -481,6 +482,7 @@ def read_decisions(
     return Decisions(last.values(), rows.skipped+skipped, rows.by, rows.dataset, rows.torn)
 
 # %% ../../nbs/clean/01_decisions.ipynb #70626f93
+@door
 def save_decisions(
     path:str|Path,  # File to write
     rows,           # Rows of decisions: from `read_decisions`, or a table

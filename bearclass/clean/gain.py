@@ -15,15 +15,18 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy.special import softmax
 from ..chance import sign_test
-from ..core import InputError, MissingError, count_of
+from ..core import InputError, MissingError, count_of, door
 from ..dataset import content_sha256, dataset_root, parent_name
 from ..images import open_rgb
 from .decisions import CleaningJournal
 from .issues import choose_eyes, labelled_pictures
 from ..learn.features import picture_features
 from ..learn.holdout import find_test_set, write_opening
+from ..learn.interpret import picture_files
 from ..learn.splits import hash_fraction
-if TYPE_CHECKING: import pandas as pd
+if TYPE_CHECKING:
+    import pandas as pd
+    from fastai.vision.all import DataLoaders, Learner
 
 # %% auto #0
 __all__ = ['SCATTER', 'one_scale', 'Head', 'weighted_head', 'GainInterval', 'gain_interval', 'TwoHeads', 'pictures_needed',
@@ -237,7 +240,7 @@ def choose_audit(
     seed:int=42,
 ) -> list[Path]: # Validation pictures
     "Validation pictures chosen by chance alone, to look at every one of them and judge a cleaning by."
-    files = {content_sha256(f): Path(f) for f in vars(learn).get('dls', learn).valid_ds.items}
+    files = {content_sha256(f): f for f in picture_files(vars(learn).get('dls', learn).valid_ds)}
     return [files[s] for s in sorted(files, key=lambda s: hash_fraction(f'audit {s}', seed))[:n]]
 
 # %% ../../nbs/clean/08_gain.ipynb #1e45ce8e
@@ -417,7 +420,12 @@ def _note_opening(two, root):
 def _found_again(learn, replay, journal):
     "The learner with its pictures opened where they lie now; their labels stay as they were."
     dls = labelled_pictures(learn).dls
-    if all(os.path.isfile(f) for ds in (dls.train_ds, dls.valid_ds) for f in ds.items): return learn
+    if all(f.is_file() for ds in (dls.train_ds, dls.valid_ds) for f in picture_files(ds)): return learn
+    if hasattr(dls.train_ds.items, 'columns'):
+        raise InputError(
+            'a learner made from a table, of which some pictures lie elsewhere now',
+            'pictures where the table has them',
+            'make the table and the learner again, from the pictures as they lie now')
     places,here = journal.named_places(),dict(zip(replay.sha256, replay.path))
     now = copy.deepcopy(dls)
     for ds in now.train_ds, now.valid_ds:
@@ -429,8 +437,9 @@ def _found_again(learn, replay, journal):
     return learn
 
 # %% ../../nbs/clean/08_gain.ipynb #9f829478
+@door
 def cleaning_gain(
-    learn,                # fastai `Learner` or `DataLoaders` over the dataset folder, made before or after the cleaning
+    learn:Learner|DataLoaders, # With pictures of the dataset folder, made before or after the cleaning
     root:str|Path|None=None, # Dataset folder; `None`: the one that holds the learner's pictures
     on='validation',      # Pictures that judge: 'validation', 'test', or a list of audited ones
     *,
@@ -487,6 +496,7 @@ def _draw_decision(ax, r, n):
     ax.spines[:].set(color='#3a923a' if r.loss>0 else '#c03d3e', lw=2.5)
 
 # %% ../../nbs/clean/08_gain.ipynb #43bb3b73
+@door
 def plot_cleaning_gain(
     gain:CleaningGain,
     n:int=8,           # Decisions to show at most

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 from .apply import picture_sheet
-from ..core import BearclassError, InputError, MissingError
+from ..core import BearclassError, InputError, MissingError, check_columns, door
 from ..dataset import get_image_files, parent_name, sha_or_none
 from ..doctor import BOXED
 from ..gather.duplicates import close_rows, similar_groups
@@ -31,6 +31,7 @@ with warnings.catch_warnings():
     from fastai.torch_core import get_random_states, set_random_states, to_device
 if TYPE_CHECKING:
     import pandas as pd
+    from fastai.vision.all import DataLoaders, Learner
 
 # %% auto #0
 __all__ = ['ISSUE_METHODS', 'ISSUE_KINDS', 'NEAR', 'COLUMNS', 'self_confidence', 'normalized_margin', 'confident_thresholds',
@@ -422,8 +423,9 @@ def _write_opinion(df, rows, y, vocab, probs, twin, outlier):
     return confident_joint(y, probs)
 
 # %% ../../nbs/clean/03_issues.ipynb #a5f5c497
+@door
 def label_issues(
-    learn,              # fastai `Learner` for one label a picture, or `DataLoaders`
+    learn:Learner|DataLoaders, # fastai `Learner` for one label a picture, or `DataLoaders`
     method:str='auto',  # 'auto', or one of `ISSUE_METHODS`
     *,
     folds:int=5,        # How many parts; each is judged by a head fitted on the others
@@ -487,12 +489,14 @@ def _cell(r):
     like = '' if r.similar_to is None else f'like {r.similar_to.parent.name}/{r.similar_to.name[:16]}'
     return r.path, '\n'.join(filter(None, (title, r.kind, like))), 'crimson' if r.kind in ISSUE_KINDS[:3] else 'black'
 
+@door
 def show_issues(
     issues:pd.DataFrame, # From `label_issues`, or some of its rows
     n:int=12,            # How many at most
     ncols:int=6,         # Pictures in a row
 ) -> list: # Axes of the pictures
     "The first pictures of the table: given label -> predicted label with their probabilities, and the kind of trouble."
+    check_columns(issues, 'path given_label predicted_label p_given p_predicted similar_to kind', 'label_issues')
     if not len(issues):
         raise InputError('no rows', 'some rows of what `label_issues` gives', 'be glad: there may be none')
     return picture_sheet(map(_cell, issues.head(n).itertuples(index=False)), ncols)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING
-from ..core import InputError, MissingError, count_of, new_folder, progress
+from ..core import InputError, MissingError, count_of, door, new_folder, progress
 from ..dataset import check_label, content_sha256, folded, get_image_files, parent_name, test_folder
 from ..gather.duplicates import find_duplicates
 from ..gather.forget import forgotten_path, is_forgotten
@@ -178,8 +178,9 @@ def _copy_all(part, table, looks, rows):
     return failed, lines
 
 # %% ../../nbs/clean/11_merging.ipynb #0054873a
+@door
 def merge_datasets(
-    roots,                      # Dataset folders, one folder per class each: a list, or {who brought it: folder}
+    roots:list[str|Path]|dict[str, Path|str], # Dataset folders: a list, or {who brought it: folder}
     dest:str|Path|None=None,    # New folder for the merged dataset; `None` only looks
     labels:dict|None=None,      # {name of a class: what it shall be called}
 ) -> MergedDatasets: # `.table`, `.disagreements`, `.duplicates`; prints as a report

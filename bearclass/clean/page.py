@@ -12,7 +12,7 @@ from pathlib import Path
 from string import Template
 from typing import TYPE_CHECKING
 from PIL import Image, ImageDraw, ImageFont
-from ..core import InputError, cache_folder, progress, static_text, write_atomic
+from ..core import InputError, cache_folder, door, progress, static_text, write_atomic
 from ..dataset import dataset_root, parent_name, sha_or_none
 from ..gather.verify import check_image
 from ..images import MAX_PIXELS, open_lazy, to_rgb
@@ -241,6 +241,7 @@ def _check(issues, path, n):
             "choose a name such as 'clean.html'")
     if n is not None and n<1: raise InputError(f'n={n}', 'at least 1, or None for all', 'change it')
 
+@door
 def cleaning_page(
     issues:pd.DataFrame,   # As `label_issues` returns it, worst first; of its columns only `path` is needed
     path:str|Path,         # File to write, such as `clean.html`; an older page is replaced

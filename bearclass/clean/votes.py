@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 import numpy as np
 from fastcore.basics import patch
-from ..core import BearclassError, InputError, count_of, file_sha256, listed
+from ..core import BearclassError, InputError, check_columns, count_of, door, file_sha256, listed
 from ..dataset import Dataset, check_label, folded
 from ..manifest import whole_text
 from .apply import picture_sheet
@@ -123,6 +123,7 @@ def _collect(titled, known, given):
     return votes, names, log
 
 # %% ../../nbs/clean/10_votes.ipynb #f8a59ea8
+@door
 def merge_decisions(
     sources,             # List, or {name: source}, of decisions files, journals, dataset folders, tables, lists of rows
     min_votes:int=2,     # Least number of opinions for a majority
@@ -291,11 +292,13 @@ def choose(self:MergedDecisions,
     return self
 
 # %% ../../nbs/clean/10_votes.ipynb #9686fe1a
+@door
 def show_disagreements(
     disagreements:pd.DataFrame, # `.disagreements`, or some rows of `.table`; shows files where `root` was given
     n:int=6,       # How many at most
 ) -> list[Axes]: # One a picture
     "The pictures on which people differ, with who said what; green where it is settled."
+    check_columns(disagreements, 'path given_label said choice', 'merge_decisions')
     def cell(r):
         said = r.said.replace('; ', '\n')
         return r.path, f'folder: {r.given_label}\n{said}', 'black' if r.choice is None else 'tab:green'

@@ -12,7 +12,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 from fastcore.basics import patch
-from ..core import BearclassError, InputError, MissingError, OfflineError, listed
+from ..core import BearclassError, InputError, MissingError, OfflineError, door, listed
 from .addresses import address_key, keys_in, names_a_key, plain_address, spellings, without_keys
 from .fetch import Fetched, FetchRules, fetch_all
 if TYPE_CHECKING: import pandas as pd
@@ -86,6 +86,7 @@ def _damaged(what, path):
 # %% ../../nbs/gather/03_cassette.ipynb #db3cc417
 class Cassette:
     "One file that holds what searches and downloads were answered. May be used by several threads."
+    @door
     def __init__(self,
         path:str|Path,       # The file; recording makes it if it is missing, and adds to it if it is there
         mode:str='replay',   # `record` or `replay`

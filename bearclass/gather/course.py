@@ -9,14 +9,14 @@ from dataclasses import replace
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 from fastcore.foundation import L
-from ..core import BearclassError, InputError, MissingError, OfflineError, is_offline, write_atomic
+from ..core import BearclassError, InputError, MissingError, OfflineError, door, is_offline, write_atomic
 from .cassette import taped_fetch_all, using_cassette
 from ..dataset import check_label
 from .download import download
 from .report import DownloadReport
 from .fetch import FetchRules
 from ..manifest import manifest_path
-from .search import as_results, local_path, read_addresses, search_images
+from .search import ImageResult, as_results, local_path, read_addresses, search_images
 
 # %% auto #0
 __all__ = ['Address', 'search_images_ddg', 'search_images_bing', 'DownloadError', 'download_url', 'download_images']
@@ -117,8 +117,9 @@ def _one(url, rules, record, replay):
     if got.reason=='offline' or no_way: raise OfflineError(said, 'a network', 'go online, or replay a cassette')
     raise DownloadError(said, 'a file', 'try another address, or other limits: `rules=FetchRules(max_bytes=...)`')
 
+@door
 def download_url(
-    url:str,                      # Address, or a result of a search
+    url:str|ImageResult,          # Address, or a result of a search
     dest:str|Path|None=None,      # File to write, or folder to put it in; `None`: the address's own name, here
     timeout:float|None=None,      # Seconds without a byte; `None`: as in `rules`
     show_progress:bool=True,      # As the course passes it; a file of a few megabytes has no need of a bar
@@ -180,6 +181,7 @@ def _as_class(dest):
     return full.parent, label
 
 # %% ../../nbs/gather/19_course.ipynb #85a6abd0
+@door
 def download_images(
     *args,                        # `dest, url_file=None, urls=None, max_pics=1000, n_workers=None, timeout=None`
                                   # or the older `urls, dest, max_pics=1000, max_workers=None, timeout=None`
@@ -197,6 +199,7 @@ def download_images(
     workers,seconds,n = got.get('max_workers', got.get('n_workers')), got.get('timeout'), got.get('max_pics', 1000)
     if workers is not None: rules = replace(rules, connections=max(1, workers))
     if seconds is not None: rules = replace(rules, connect_s=seconds, read_s=seconds)
+    if not isinstance(n, int) or n<0: raise InputError(f'max_pics={n!r}', 'how many pictures, 0 or more', 'change it')
     results,tape = _addresses(source), dict(record=record, replay=replay)
     report = download(results[:n], *_as_class(dest), max_side=max_side, rules=rules, **tape)
     left = len(results)-n

@@ -8,7 +8,7 @@ import errno, re
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote
-from ..core import InputError, count_of, markdown_text, one_line, write_atomic
+from ..core import InputError, count_of, door, markdown_text, one_line, write_atomic
 from ..dataset import Dataset, sha_or_none
 from .addresses import web_address
 from .licences import LICENCES, licence_code, licence_label
@@ -147,6 +147,7 @@ def write_paper(
             'a folder of your own',
             'copy the dataset to where you may write, and call again') from e
 
+@door
 def write_credits(
     root:str|Path, # Dataset folder
 ) -> Path: # `ATTRIBUTION.md` in it

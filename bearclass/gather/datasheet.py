@@ -9,7 +9,7 @@ from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from fnmatch import fnmatchcase
 from pathlib import Path
-from ..core import InputError, count_of, markdown_text
+from ..core import InputError, count_of, door, markdown_text
 from ..dataset import Dataset, get_image_files, sha_or_none, sibling
 from .credits import origins, safe_address, said, write_paper
 from ..images import open_lazy
@@ -202,6 +202,7 @@ def _check_answers(answers):
             f"text without HTML comments, for one of {', '.join(asked)}",
             'correct the name, or write it in words')
 
+@door
 def datasheet(
     root:str|Path,      # Dataset folder
     answers:dict=None,  # {question: Markdown} for what only a person knows; names as in `QUESTIONS`

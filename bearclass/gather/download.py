@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from fastcore.basics import patch
-from ..core import BearclassError, InputError, progress, write_atomic
+from ..core import BearclassError, InputError, door, progress, write_atomic
 from ..dataset import Dataset, check_label, parent_name, sha_or_none
 from .addresses import key_missing, without_keys
 from .cassette import taped_fetch_all, using_cassette
@@ -316,6 +316,7 @@ def _jobs(results, label):
     return [(r, l if l is None else check_label(l)) for r,l in zip(results, labels)]
 
 # %% ../../nbs/gather/15_download.ipynb #32565849
+@door
 def download(
     results,                        # Addresses, `ImageResult`s or `Path`s; or a dictionary {label: such a list}
     root:str|Path,                  # Dataset folder; made if missing. Pictures go to `root/<label>/<hash>.<ext>`
@@ -342,9 +343,10 @@ def download(
     return DownloadReport(root, run.rows, run.asked, time.monotonic()-start, note)
 
 # %% ../../nbs/gather/15_download.ipynb #1d65d1c1
+@door
 def retry_failed(
     root:str|Path,          # Dataset folder with a manifest
-    reasons:list|None=None, # Such as `['http 404', 'removed']`; `None`: those that may work later
+    reasons:str|list|None=None, # Such as `['http 404', 'removed']`; `None`: those that may work later
     **options,              # As for `download`: `max_side`, `rules` ...
 ) -> DownloadReport: # Of the addresses that were tried again
     "Try again what failed, or was never finished; own files and addresses with a key need `download` itself."
@@ -356,6 +358,7 @@ def retry_failed(
 
 def _result_of(row): return ImageResult(**{k: row[k] for k in _known_before})
 
+@door
 def read_report(
     root:str|Path, # Dataset folder
 ) -> DownloadReport: # One row per address that was ever tried
@@ -385,12 +388,13 @@ def _search(root, label, query, n, **options):
     return known+new, f'{len(new)} addresses for {query!r} from {found.provider or "the search"}'
 
 # %% ../../nbs/gather/15_download.ipynb #bcc92600
+@door
 def gather_images(
     root:str|Path,        # Dataset folder
     classes:dict,         # {label: words to search for}, such as `{'grizzly': 'grizzly bear'}`
     n:int=150,            # Addresses for each class, at most
     *,
-    provider='auto',      # As for `search_images`
+    provider:str|list='auto', # As for `search_images`
     license=None,         # As for `search_images`, such as `'any-cc'`
     min_size:int=128,     # As for `search_images`, in pixels
     record=None,          # Cassette file to record to: searches and pictures

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 from fastcore.basics import patch
-from ..core import BearclassError, InputError, count_of, file_sha256, listed, progress
+from ..core import BearclassError, InputError, check_columns, count_of, door, file_sha256, listed, progress
 from ..images import MAX_PIXELS, explain_failure, open_lazy, to_rgb, open_rgb
 from ..manifest import whole_text
 from ..dataset import get_image_files
@@ -330,8 +330,9 @@ class Duplicates:
     def _repr_html_(self): return f'<pre>{html.escape(_report(self))}</pre>'
 
 # %% ../../nbs/gather/12_duplicates.ipynb #27e68445
+@door
 def find_duplicates(
-    root,                          # Folder with a folder per class, or a list of files
+    root:str|Path|list[str|Path], # Folder with a folder per class, or a list of files
     threshold:float=.95,           # Least similarity of two small grey pictures, above 0 and at most 1
     certain:float=.97,             # From here on it is called certain, if a close look agrees
     get_label:Callable|None=None,  # File -> class; `None`: the name of its folder
@@ -380,13 +381,16 @@ def _said_of(p):
     return f'{p.kind} {p.similarity:.3f}'+''.join(more)
 
 # %% ../../nbs/gather/12_duplicates.ipynb #6318bc8b
+@door
 def show_duplicates(
-    dups,       # `Duplicates`, or some rows of its `.pairs`, or what `leaks` gives
+    dups:Duplicates|pd.DataFrame, # `Duplicates`, or some rows of its `.pairs`, or what `leaks` gives
     n:int=6,    # How many pairs at most
 ) -> np.ndarray: # (pairs, 2) Axes
     "The first pairs side by side, two pairs a line."
     import matplotlib.pyplot as plt
-    pairs = list((dups.pairs if isinstance(dups, Duplicates) else dups).head(n).itertuples(index=False))
+    table = dups.pairs if isinstance(dups, Duplicates) else dups
+    check_columns(table, 'similarity kind mirrored across_classes', 'find_duplicates')
+    pairs = list(table.head(n).itertuples(index=False))
     n_rows = max(1, -(-len(pairs)//2))
     fig = plt.figure(figsize=(10, 2.7*n_rows if pairs else .6), layout='constrained')
     halves = fig.subfigures(n_rows, 2, squeeze=False).flat
@@ -469,14 +473,17 @@ def _report(dups, n=10):
     return '\n'.join(lines)
 
 # %% ../../nbs/gather/12_duplicates.ipynb #ee870e9f
+@door
 def leaks(
     dups:Duplicates, # Of all files of both sides
-    train,           # Training files; or, alone, a splitter
-    valid=None,      # Validation files
+    train:list[str|Path]|Callable, # Training files; or, alone, a splitter
+    valid:list[str|Path]|None=None, # Validation files
 # One row a known validation picture: valid, train, similarity, kind, mirrored, label_valid, label_train, across_classes
 ) -> pd.DataFrame:
     "Validation pictures that have a twin in the training set, the surest first."
     import pandas as pd
+    if valid is None and not callable(train):
+        raise InputError('training files alone', 'validation files too, or a splitter', 'pass both')
     if valid is None: train,valid = ([dups.files[int(k)] for k in part] for part in train(dups.files))
     train,valid,look = [*map(os.path.abspath, train)], [*map(os.path.abspath, valid)], {}
     for o in dups.looks: look[os.path.abspath(o.path)] = o

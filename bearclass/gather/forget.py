@@ -11,7 +11,7 @@ from datetime import datetime, timezone
 from functools import lru_cache
 from pathlib import Path
 from urllib.parse import quote, unquote, urlsplit
-from ..core import InputError, count_of, file_sha256, listed, write_atomic
+from ..core import InputError, count_of, door, file_sha256, listed, write_atomic
 from ..dataset import Dataset, sha_or_none
 from .credits import write_credits
 from .datasheet import datasheet
@@ -201,6 +201,7 @@ def _delete(files):
         except OSError as e: left[f] = e.strerror or str(e)
     return left
 
+@door
 def forget(
     root:str|Path,        # Dataset folder
     # Address, sha256 (8 digits or more), or file, also a copy; `None`: the whole list once more

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from ..core import DependencyError, InputError, MissingError, one_line, progress, write_atomic
+from ..core import DependencyError, InputError, MissingError, door, one_line, progress, write_atomic
 from ..dataset import Dataset, check_label
 from .download import download, prepare_folder
 from .fetch import OPT_OUT, Fetched, FetchRules, check_url
@@ -90,8 +90,9 @@ class Img2DatasetJob:
     __repr__ = __str__
 
 # %% ../../nbs/gather/20_many_machines.ipynb #e7ffb7bf
+@door
 def to_img2dataset(
-    what,                      # Dataset folder with a manifest, list of results or addresses, or `{label: list}`
+    what:str|Path|list|dict,   # Dataset folder with a manifest, list of results or addresses, or `{label: list}`
     path:str|Path,             # The list to write: `.jsonl`
     label:str|None=None,       # Label for a list of results
     shards:str|Path|None=None, # Where img2dataset will write, also `s3://...`; `None`: beside the list, `<name>_shards`
@@ -297,6 +298,7 @@ def _begin_anew(root, there):
     append_rows(root, [{**{k: r[k] for k in known}, 'status':'started'} for r in failed if r['url'] in there])
 
 # %% ../../nbs/gather/20_many_machines.ipynb #b98c99bd
+@door
 def from_img2dataset(
     shards:str|Path,            # img2dataset's output folder
     root:str|Path,              # Dataset folder; made if missing

@@ -7,7 +7,7 @@ from __future__ import annotations
 import io, os
 from pathlib import Path
 from typing import TYPE_CHECKING
-from ..core import InputError, new_folder, progress, write_atomic
+from ..core import InputError, door, new_folder, progress, write_atomic
 from ..dataset import EXTENSION_OF, get_image_files
 from .verify import check_image
 from ..images import open_lazy, to_rgb
@@ -64,6 +64,7 @@ def _normalise_one(path, folder, rel, taken):
     except Exception as e: return {**row, 'done':f'{type(e).__name__}: {e}'[:120]}
     return {**row, 'dest':rel, 'status':'converted' if done else 'copied', 'done':done}
 
+@door
 def normalise(
     source:str|Path, # Folder of pictures, or one picture
     dest:str|Path,   # New folder; for one picture, the file to write (its extension may change)

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 from PIL import Image
-from ..core import InputError, file_sha256, write_atomic
+from ..core import InputError, check_columns, door, file_sha256, write_atomic
 from ..dataset import Dataset, get_image_files, quarantine_folder
 from ..images import open_lazy, to_rgb
 from ..moves import (carry_files, finish_moves, free_name, path_inside, read_moves, sync_folder, why_not_moved,
@@ -115,8 +115,9 @@ def _check_share(dataset, rels, max_share):
             f'at most {max_share:.0%} of a folder',
             'look at them first (`show_checked`); if it is right, pass `yes=True`')
 
+@door
 def quarantine(
-    files,                   # Table from `check_images`: its faults are taken; or a list of files: all of them
+    files:pd.DataFrame|list[str|Path], # Table from `check_images`: its faults are taken; or files: all
     root:str|Path,           # Dataset folder that holds them
     yes:bool=False,          # Whether more than `max_share` of a folder may go
     suspicious:bool=False,   # Take what is suspicious too (from a table)
@@ -124,6 +125,7 @@ def quarantine(
 ) -> pd.DataFrame: # One row a file: path, to, status (moved, already, missing, refused ..., failed ...), reason
     "Move files to the sibling folder `<root>_quarantine`, with a journal; `undo_quarantine` brings them back."
     if hasattr(files, 'columns'):
+        check_columns(files, 'path ok reason', 'check_images')
         bad = ~files.ok.astype(bool)
         if suspicious: bad |= files.severity=='suspicious'
         why = dict(zip(files.path[bad], files.reason[bad]))
@@ -144,9 +146,10 @@ def read_quarantine(
     rows = [(root/m['from'], away/m['to'], m['reason'], m['sha256'], m['time']) for m in held]
     return pd.DataFrame(rows, columns='path to reason sha256 time'.split())
 
+@door
 def undo_quarantine(
     root:str|Path, # Dataset folder
-    files=None,    # Paths as they were in `root`, or as they are in the quarantine; `None`: all
+    files:str|Path|list[str|Path]|None=None, # Paths as they were in `root`, or as they are now; `None`: all
 ) -> pd.DataFrame: # One row a file: path, status (back, or failed and why)
     "Bring back what `quarantine` has moved, byte for byte."
     import pandas as pd

@@ -8,7 +8,7 @@ import html, re
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path
-from ..core import count_of, one_line
+from ..core import count_of, door, one_line
 from ..manifest import STATUSES
 
 # %% auto #0
@@ -115,6 +115,7 @@ def _as_html(report):
 # %% ../../nbs/gather/14_report.ipynb #c76c1618
 _colours = {'saved':'#3a7d44', 'duplicate':'#8fb8de', 'failed':'#d9795d'}
 
+@door
 def plot_report(
     report:DownloadReport, # What became of the addresses
     ax=None,               # Axes to draw on; a new figure if `None`

@@ -164,7 +164,7 @@ def _cells(line, sep):
 
 _border = re.compile(r'["\t]|[\s,;]+(?=\'?https?://)', re.I)
 _ending = r'(?<=[.](?:jpg|png|gif|bmp|tif)|jpeg|webp|tiff|avif)'   # of a picture
-_column = re.compile(rf'{_ending}[,;]\s*[^\W\d]{{2,}}([\s,;-][^/=]*)?$', re.I)
+_column = re.compile(rf'{_ending}[,;]\s*(\d+|[^\W\d]{{2,}})([\s,;-][^/=]*)?$', re.I)
 
 def _addresses_in(line):
     "The whole addresses in a line whose columns nobody knows."

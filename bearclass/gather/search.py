@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from threading import Event, Lock, Thread
 from typing import TYPE_CHECKING
-from ..core import BearclassError, DependencyError, InputError, count_of, is_offline, one_line
+from ..core import BearclassError, DependencyError, InputError, count_of, door, is_offline, one_line
 from .addresses import web_address
 from .cassette import taped_search, using_cassette
 from .fetch import FetchRules, fetch_all
@@ -214,7 +214,7 @@ def _count(max_images, reading):
 def _names(provider):
     "The providers to ask, in order."
     names = [provider] if isinstance(provider, str) or not isinstance(provider, Iterable) else list(provider)
-    if provider=='auto': names = AUTO
+    if isinstance(provider, str) and provider=='auto': names = AUTO
     for name in names or ['']:
         if name in PROVIDERS: continue
         raise InputError(f'provider={name!r}',
@@ -254,7 +254,7 @@ def search_images(
     verbose:bool=True,        # Whether to print one line on who answered
 ) -> SearchResults: # A list of `ImageResult`, never empty: `SearchError` says why nothing was found
     "Addresses of pictures on the web, each with its maker and licence as far as they are known."
-    names,auto = _names(provider), provider=='auto'
+    names,auto = _names(provider), isinstance(provider, str) and provider=='auto'
     words,source = _reading(names, term, source)
     reading = set(names)<=_reads
     n,codes = _count(max_images, reading), licence_codes(license)
@@ -291,6 +291,7 @@ def _thumbnails(results):
     return [look(r) for r in results]
 
 # %% ../../nbs/gather/08_search.ipynb #52ce1f83
+@door
 def show_results(
     results,       # Of a search, or addresses
     n:int=12,      # How many to show, from the first

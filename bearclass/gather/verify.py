@@ -12,7 +12,7 @@ import numpy as np
 from fastcore.foundation import L
 from PIL import Image, UnidentifiedImageError
 from simplejpeg import decode_jpeg
-from ..core import count_of, progress
+from ..core import check_columns, count_of, door, progress
 from ..dataset import EXTENSION_OF, dataset_root, get_image_files, quarantine_folder, sha_or_none
 from .quarantine import make_smaller, quarantine
 from ..images import MAX_PIXELS, bare_jpeg, open_lazy, orientation, to_rgb
@@ -286,6 +286,7 @@ def _check(path, min_side):
     _settle(row, found)
     return row
 
+@door
 def check_image(
     path:str|Path,          # File to look at
     min_side:int=MIN_SIDE,  # Pixels; a shorter side is `too small`
@@ -309,8 +310,9 @@ def _mark_placeholders(rows):
             others = [(r['reason'], r['detail'])] if r['reason'] else []
             _settle(r, [('placeholder', f'{r["flat"]:.0%} one colour, {len(copies)} copies'), *others])
 
+@door
 def check_images(
-    root,                    # Folder, or a list of files
+    root:str|Path|list[str|Path], # Folder, or a list of files
     n_workers:int|None=None, # Threads; `None` takes one a core
     min_side:int=MIN_SIDE,   # Pixels; a shorter side is `too small`
 ) -> pd.DataFrame: # One row a file, sorted by path: the columns of `check_image`
@@ -324,13 +326,15 @@ def check_images(
     return pd.DataFrame(rows, columns=COLUMNS)
 
 # %% ../../nbs/gather/10_verify.ipynb #8269677b
+@door
 def show_checked(
-    df,               # From `check_images`
+    df:pd.DataFrame,  # From `check_images`
     n:int=24,         # Pictures at most
     cols:int=6,       # Pictures in a row
 ) -> list[Axes]:
     "What a viewer shows of each file, with its reason above; what does not open is left grey."
     import matplotlib.pyplot as plt
+    check_columns(df, 'path format mode reason severity', 'check_images')
     df = df.head(n)
     rows = -(-max(len(df), 1)//cols)
     fig,axs = plt.subplots(rows, cols, figsize=(1.9*cols, 2.2*rows), squeeze=False)
@@ -359,8 +363,9 @@ def _thumbnail(r, side=160):
 # %% ../../nbs/gather/10_verify.ipynb #70a1484e
 _no_effect = 'dest n_channels interp ext img_format resume'.split()   # arguments of the old course
 
+@door
 def verify_images(
-    fns,                     # List of files, or a folder
+    fns:str|Path|list[str|Path], # List of files, or a folder
     delete:bool=False,       # Set the failures aside (the old course deletes them)
     max_workers:int|None=None, # Threads; `None` takes one a core
     max_size:int|None=None,  # Pixels; make larger pictures smaller, originals set aside

@@ -14,7 +14,7 @@ with warnings.catch_warnings():
     from fastai.vision.all import (CategoryBlock, DataBlock, DataLoaders, GrandparentSplitter, IntToFloatTensor, L,
                                    MultiCategoryBlock, PILImage, RandomResizedCrop, RegressionBlock, Tensor, Transform,
                                    TransformBlock, aug_transforms)
-from ..core import InputError, MissingError, listed
+from ..core import InputError, MissingError, door, listed
 from ..dataset import composed, content_sha256, get_image_files, parent_name, passed_over, why_no_label
 from ..gather.verify import check_images
 from ..images import default_zoom, fit, open_rgb
@@ -54,6 +54,7 @@ class OpenImage(Transform):
     input_types = Path, str, Tensor, np.ndarray, bytes, Image.Image   # fastai asks for them when it predicts
     def encodes(self, fn:Path|str|Tensor|np.ndarray|bytes|Image.Image): return RGBImage.create(fn)
 
+@door
 def image_input() -> TransformBlock:
     "The input side of a `DataBlock`: like fastai's `ImageBlock`, with `RGBImage`."
     return TransformBlock(type_tfms=OpenImage, batch_tfms=IntToFloatTensor)
@@ -68,6 +69,7 @@ class Fit(Transform):
     def encodes(self, x:PILImage): return type(x)(fit(x, self.size, self.method, self.zoom))
 
 # %% ../../nbs/learn/02_blocks.ipynb #4a5483a1
+@door
 def image_tfms(
     size:int,            # Side of the square, in pixels
     method:str='crop',   # `crop`, `squish` or `pad`: how validation pictures are fitted
@@ -85,7 +87,7 @@ def image_tfms(
 # %% ../../nbs/learn/02_blocks.ipynb #983ec241
 def label_kind(
     y_block:Callable|TransformBlock, # Such as `CategoryBlock`
-) -> str: # `one` label a picture, `several`, a `number`, or `other` when the block is of another kind
+) -> str: # `one` label a picture, `several` or these `encoded` as 0 and 1, a `number`, or `other`
     "What the labels of a block are."
     block = y_block() if callable(y_block) else y_block
     if not isinstance(block, TransformBlock):
@@ -95,15 +97,18 @@ def label_kind(
             'pass the block itself, without quotes')
     tfm = next(iter(L(block.type_tfms)), None)
     name = tfm.__name__ if isinstance(tfm, type) else type(tfm).__name__
-    return dict(Categorize='one', MultiCategorize='several', RegressionSetup='number').get(name, 'other')
+    kinds = dict(
+        Categorize='one', MultiCategorize='several', EncodedMultiCategorize='encoded', RegressionSetup='number')
+    return kinds.get(name, 'other')
 
 # %% ../../nbs/learn/02_blocks.ipynb #b51e7b0a
+@door
 def image_block(
     size:int=224,               # Side of the square, in pixels
     valid_pct:float=.2,         # Share kept aside for validation
     seed:int=42,                # For the split; the rest of the training stays random
     get_y:Callable=parent_name, # File -> label
-    get_items:Callable=get_image_files, # Source -> files
+    get_items:Callable|None=get_image_files, # Source -> files
     splitter:Callable|None=None, # files -> two lists of positions; `None`: by content, `StratifiedHashSplitter`
     method:str='crop', zoom:float|None=None, min_scale:float=.5, augment:bool=True, # As in `image_tfms`
     y_block:Callable|TransformBlock=CategoryBlock, # One label; `MultiCategoryBlock`: several; `RegressionBlock`: number
@@ -199,7 +204,12 @@ def clean_labels(
             f'{len(empty)} of {len(files)} pictures have an empty label: {_some(empty)}',
             'a label for each',
             'fill them in, or leave these pictures out')
-    if kind=='other': return list(labels)
+    if kind=='encoded' and any(isinstance(tag, str) for its in tags for tag in its):
+        raise InputError(
+            f'labels in words, such as {labels[0]!r}, for a block with `encoded=True`',
+            'rows of 0 and 1, as long as its vocab',
+            'leave `encoded` out, or name the columns of 0 and 1 in `from_csv(label_col=[...])`')
+    if kind in ('encoded', 'other'): return list(labels)
     if kind=='number': return [_as_number(f, label) for f,label in zip(files, labels)]
     texts = [[_as_text(f, tag) for tag in its] for f,its in zip(files, tags)]
     if several: return texts
@@ -302,6 +312,7 @@ def _guess_block(labels):
     print('The labels are taken as numbers (RegressionBlock); if they are classes, pass y_block=CategoryBlock.')
     return RegressionBlock
 
+@door
 def from_lists(
     path:str|Path,        # Folder of the dataset, where models are saved too
     fnames:list,          # Files, whole paths or relative to `path`
@@ -389,6 +400,7 @@ def _class_pictures(root):
     return files
 
 # %% ../../nbs/learn/02_blocks.ipynb #96faaf1a
+@door
 def from_folder(
     root:str|Path,        # Folder with one folder per class
     size:int=224,         # Side of the square, in pixels

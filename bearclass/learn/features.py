@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
-from ..core import BearclassError, InputError, cache_folder, listed, progress, write_atomic
+from ..core import BearclassError, InputError, cache_folder, door, listed, progress, write_atomic
 from ..gather.duplicates import close_rows, similar_groups
 from ..dataset import content_sha256
 from .interpret import files_dl, picture_files
@@ -308,6 +308,7 @@ def _rows(ds, row):
     if not keep: return np.zeros((0, 0)), np.zeros(0)
     return np.stack([row[files[i]] for i in keep]), targets_of(ds)[keep]
 
+@door
 def quick_tune(
     learn,            # From `image_learner` or `vision_learner`, with pretrained weights; changed in place
     C:float=.01,      # Inverse strength of the regularisation, as in scikit-learn
@@ -317,6 +318,8 @@ def quick_tune(
 ) -> Features: # Of all pictures, for whatever else they are good for
     "Fit the head of a learner to features that are computed once; seconds on a plain CPU."
     start,dls = time.perf_counter(),learn.dls
+    if not hasattr(dls, 'c'):
+        raise InputError('labels that are points, boxes or masks', 'classes, or numbers', 'use `learn.fine_tune(4)`')
     feats = picture_features(learn, cache=cache, bs=bs)
     row = dict(zip(feats.files, feats.x))
     x,y = _rows(dls.train_ds, row)

@@ -14,7 +14,7 @@ from pathlib import Path
 from statistics import NormalDist
 from typing import TYPE_CHECKING
 import numpy as np
-from ..core import InputError, MissingError, count_of, listed, write_atomic
+from ..core import InputError, MissingError, count_of, door, listed, write_atomic
 from ..dataset import Dataset, content_sha256, parent_name, sha_or_none, test_folder
 from ..gather.verify import check_images
 from .splits import check_share, hash_fraction, kept_aside
@@ -156,6 +156,7 @@ def _plan(data, pct, seed, get_label):
                 files={data.rel(f): content_sha256(f) for f in files})
 
 # %% ../../nbs/learn/13_holdout.ipynb #d03acfeb
+@door
 def put_away_test(
     root:str|Path,        # Dataset folder with one folder per class
     pct:float=.1,         # Share of each class to put away, between 0 and 1
@@ -179,6 +180,7 @@ def put_away_test(
         return find_test_set(data, get_label).check()
 
 # %% ../../nbs/learn/13_holdout.ipynb #2d152f3f
+@door
 def bring_back_test(
     root:str|Path, # Dataset folder
 ) -> int: # Pictures brought back
@@ -218,8 +220,8 @@ def model_fingerprint(
 def _probs(model, files):
     "(N, K) probabilities of a `Learner` or of a `Predictor`; an error names a picture that cannot be read."
     if hasattr(model, 'get_preds'):
-        from bearclass.learn.interpret import predict_probs
-        return predict_probs(model, model.dls.test_dl(files))[0].numpy().astype(float)
+        from bearclass.learn.interpret import files_dl, predict_probs
+        return predict_probs(model, files_dl(model.dls, files))[0].numpy().astype(float)
     answers = model.predict_batch(files)
     for a in answers:
         if isinstance(a, Exception): raise a
@@ -283,6 +285,7 @@ def write_opening(
     return how_often_opened(past, row)
 
 # %% ../../nbs/learn/13_holdout.ipynb #acfaa314
+@door
 def open_test(
     model,                # A trained fastai `Learner` for one label a picture, or a `Predictor`
     root:str|Path,        # Dataset folder whose test set is put away

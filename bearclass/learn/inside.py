@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from torch import Tensor, nn
 from torchvision.utils import make_grid
-from ..core import InputError
+from ..core import InputError, door
+from .interpret import files_dl, picture_files
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
@@ -27,7 +29,7 @@ __all__ = ['seen_picture', 'find_layer', 'cam', 'grad_cam', 'plot_grad_cam', 're
 # %% ../../nbs/learn/15_inside.ipynb #174e5c17
 def _batches(learn, items):
     "(what the network gets, the same as (N, H, W, 3) uint8) for all `items`, through the validation transforms."
-    dl = learn.dls.test_dl(list(items), rm_type_tfms=0, bs=32, num_workers=0)   # 0: also the transform that opens
+    dl = files_dl(learn.dls, list(items), bs=32, num_workers=0)
     device = next(learn.model.parameters()).device
     for b in dl:
         colours = b[0]
@@ -98,10 +100,11 @@ def cam(
     "Grad-CAM's sum of maps. Selvaraju et al. 2017, eq. 1 and 2."
     return F.relu((grads.mean((1, 2), keepdim=True)*maps).sum(0))
 
+@door
 def grad_cam(
     learn,        # fastai `Learner` for pictures with classes
-    img,          # Path, Pillow image, or whatever else the learner opens
-    cls=None,     # Class, by name or position; `None`: the predicted one
+    img:str|Path|bytes|Image.Image|np.ndarray, # What the learner opens
+    cls:str|int|None=None, # Class, by name or position; `None`: the predicted one
     layer:str|None=None, # As in `find_layer`
 ) -> tuple: # (heat (H, W) float32 in [0, 1], class, its probability)
     "Where the network found what speaks for a class, over what it saw of the picture. All zero: nothing did."
@@ -120,6 +123,13 @@ def grad_cam(
     return (heat/heat.max().clamp_min(1e-12)).cpu().numpy(), vocab[c], float(probs[c].detach())
 
 # %% ../../nbs/learn/15_inside.ipynb #0cd5e1b1
+def _of_shape(o, dims, source):
+    "An array with so many dimensions."
+    o = np.asarray(o)
+    if o.ndim==dims and o.size: return o
+    raise InputError(f'an array of shape {o.shape}', f'{dims} dimensions', f'pass what `{source}` gives')
+
+@door
 def plot_grad_cam(
     picture:np.ndarray,  # (H, W, 3), from `seen_picture`
     heat:np.ndarray,     # (H, W) in [0, 1], from `grad_cam`
@@ -128,6 +138,7 @@ def plot_grad_cam(
 ) -> Axes:
     "Lay the heat over a grey copy of the picture: red where the class got its score from."
     import matplotlib.pyplot as plt
+    picture,heat = _of_shape(picture, 3, 'seen_picture'),_of_shape(heat, 2, 'grad_cam')
     if ax is None: ax = plt.figure(figsize=(3, 3)).subplots()
     ax.imshow(picture.mean(axis=2), cmap='gray', vmin=-60, vmax=315)
     ax.imshow(heat, cmap='turbo', vmin=0, vmax=1, alpha=.15+.45*heat)
@@ -185,7 +196,7 @@ def layer_table(
 ) -> pd.DataFrame: # Index: name for `layer=`; `sees`: the width in pixels of what a place in the middle sees
     "The stages of a network: what their maps are like and how far they see."
     import pandas as pd
-    xb,shapes = next(_batches(learn, [learn.dls.valid_ds.items[0]]))[0],{}
+    xb,shapes = next(_batches(learn, picture_files(learn.dls.valid_ds)[:1]))[0],{}
     stages,rows = _stages(learn.model),[]
     def note(m, out): shapes[m] = getattr(out, 'shape', ())
     with _watched(learn.model, stages.values(), note), torch.no_grad(): learn.model(xb)
@@ -197,6 +208,7 @@ def layer_table(
     return pd.DataFrame(rows).set_index('layer')
 
 # %% ../../nbs/learn/15_inside.ipynb #cd768a4f
+@door
 def first_filters(
     model:nn.Module, # A network
 ) -> np.ndarray: # (N, h, w, 3) float in [0, 1]: one picture a filter, 0.5 where its weight is zero
@@ -215,17 +227,19 @@ def first_filters(
 def _grid_of_axes(n, ncols, width, height):
     "`n` axes without frames, at most `ncols` in a row, sizes in inches."
     import matplotlib.pyplot as plt
-    ncols = min(ncols, n)
-    nrows = -(-n//ncols)
+    ncols = max(1, min(ncols, n))
+    nrows = max(1, -(-n//ncols))
     axs = plt.figure(figsize=(width*ncols, height*nrows)).subplots(nrows, ncols, squeeze=False).ravel()
     for ax in axs: ax.axis('off')
     return list(axs[:n])
 
+@door
 def plot_filters(
     filters:np.ndarray, # (N, h, w, 3) in [0, 1], from `first_filters`
     ncols:int=16,       # In a row
 ) -> list: # N axes
     "Draw filters side by side, with their numbers."
+    filters = _of_shape(filters, 4, 'first_filters')
     axs = _grid_of_axes(len(filters), ncols, .6, .8)
     for i,(ax,f) in enumerate(zip(axs, filters)):
         ax.imshow(f, vmin=0, vmax=1)
@@ -266,16 +280,18 @@ def _cut(picture, box, r):
     return out
 
 # %% ../../nbs/learn/15_inside.ipynb #1c6704de
+@door
 def top_patches(
     learn,                   # fastai `Learner` for pictures
     layer:str,               # Name, as in `find_layer`
     channel:int|list[int],   # Which of the layer's channels; several are looked for in one go
     n:int=9,                 # Patches of each, at most one from a picture
-    files:list|None=None,    # Where to look; `None`: all training and validation pictures
+    files:list[str|Path|Image.Image]|None=None, # Where to look; `None`: all training and validation pictures
 ) -> dict[int, list[Patch]]: # {channel: patches, strongest first}
     "The pieces of pictures that excite a channel most. After Zeiler and Fergus 2014, section 4."
     channels = [channel] if isinstance(channel, (int, np.integer)) else list(channel)
-    files = [*learn.dls.train_ds.items, *learn.dls.valid_ds.items] if files is None else list(files)
+    if files is None: files = picture_files(learn.dls.train_ds)+picture_files(learn.dls.valid_ds)
+    if not len(files): raise InputError('no files', 'some pictures to look in', 'leave `files` out, or list some')
     layer = find_layer(learn.model, next(_batches(learn, files[:1]))[0], layer)
     values,places,(h,w),size = _peaks(learn, layer, channels, files)
     found = {}
@@ -290,8 +306,9 @@ def top_patches(
     return {c: [patch(*o) for o in ps] for c,ps in found.items()}
 
 # %% ../../nbs/learn/15_inside.ipynb #a2872861
+@door
 def plot_patches(
-    patches:dict,        # {channel: patches}, from `top_patches`
+    patches:dict[int, list], # {channel: patches}, from `top_patches`
     ncols:int=6,         # Channels in a row
 ) -> list: # One axes a channel
     "Draw the patches of each channel as a square block with white lines between, the strongest at the top left."

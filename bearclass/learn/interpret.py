@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 import numpy as np
 from ..chance import sign_test, wilson_interval
-from ..core import InputError, listed, one_line
+from ..core import InputError, check_columns, door, listed, one_line
 from ..gather.verify import check_images
 from ..images import open_rgb
 if TYPE_CHECKING:
@@ -53,16 +53,32 @@ class Evaluation:
         return -np.log(np.clip(self.probs[np.arange(len(self.targs)), self.targs], 1e-12, 1))
 
 # %% ../../nbs/learn/12_interpret.ipynb #3e6255db
+@door
 def confusion_matrix(
     targs:np.ndarray, # (N,) int
     preds:np.ndarray, # (N,) int
     n_classes:int,    # K
 ) -> np.ndarray: # (K, K) int counts: row = label, column = prediction
     "Count each pair of label and prediction. Same layout as scikit-learn's."
-    pairs = np.asarray(targs)*n_classes + np.asarray(preds)
+    targs,preds = np.asarray(targs),np.asarray(preds)
+    if targs.shape!=preds.shape or not all(np.isin(o, range(n_classes)).all() for o in (targs, preds)):
+        raise InputError(
+            f'targets of shape {targs.shape}, predictions of shape {preds.shape}',
+            f'one of each for a picture, whole numbers from 0 to {n_classes-1}',
+            'pass positions in the vocab')
+    pairs = (targs*n_classes + preds).astype(int)
     return np.bincount(pairs, minlength=n_classes**2).reshape(n_classes, n_classes)
 
 # %% ../../nbs/learn/12_interpret.ipynb #69940665
+def _counts(cm, vocab):
+    "The matrix as an array, with a row and a column for each class."
+    cm = np.asarray(cm)
+    if cm.shape==(len(vocab),)*2: return cm
+    raise InputError(
+        f'a matrix of shape {cm.shape} for {len(vocab)} classes',
+        'a row and a column for each class',
+        'pass what `confusion_matrix` gives, and the vocab it belongs to')
+
 def confusion_rates(
     cm:np.ndarray, # (K, K) counts: row = label, column = prediction
 ) -> np.ndarray: # (K, K) in [0, 1]: each row sums to 1; a row without pictures is NaN
@@ -71,6 +87,7 @@ def confusion_rates(
     return np.divide(cm, n, out=np.full(cm.shape, np.nan), where=n>0)
 
 # %% ../../nbs/learn/12_interpret.ipynb #bc3ecd17
+@door
 def plot_confusion_matrix(
     cm:np.ndarray,          # (K, K) counts: row = label, column = prediction
     vocab:list[str],        # K class names
@@ -80,6 +97,7 @@ def plot_confusion_matrix(
     "Draw a confusion matrix with its counts or its rates."
     import matplotlib.pyplot as plt
     if show not in ('counts', 'rates'): raise InputError(f'show={show!r}', "'counts' or 'rates'", 'choose one')
+    cm = _counts(cm, vocab)
     k,rates = len(vocab),confusion_rates(cm)
     many = k>10   # then a single confusion must still be seen: the colours are stretched, and a zero is left blank
     if ax is None: ax = plt.figure(figsize=(1.5+max(.8*min(k, 10), .3*k),)*2).subplots()
@@ -95,13 +113,14 @@ def plot_confusion_matrix(
     return ax
 
 # %% ../../nbs/learn/12_interpret.ipynb #472387cc
+@door
 def most_confused(
     cm:np.ndarray,     # (K, K) counts
     vocab:list[str],   # K class names
     min_val:int=1,     # Leave out pairs seen less often
 ) -> list[tuple[str, str, int]]: # (label, prediction, count)
     "The confusions, most frequent first. Shape of fastai's `most_confused`."
-    off = [(vocab[i], vocab[j], int(n)) for (i,j),n in np.ndenumerate(cm) if i!=j and n>=min_val]
+    off = [(vocab[i], vocab[j], int(n)) for (i,j),n in np.ndenumerate(_counts(cm, vocab)) if i!=j and n>=min_val]
     return sorted(off, key=lambda r: -r[2])
 
 def confusion_text(
@@ -118,6 +137,7 @@ def confusion_text(
     return '\n'.join([f"{'label':<{w}} | {head}   <- prediction", *(f'{v:<{w}} | {r}' for v,r in zip(vocab, rows))])
 
 # %% ../../nbs/learn/12_interpret.ipynb #1dfad693
+@door
 def top_losses(
     ev:Evaluation,
     k:int|None=None,  # How many; `None`: all
@@ -135,6 +155,7 @@ def top_losses(
         'loss':ev.losses[order]})
 
 # %% ../../nbs/learn/12_interpret.ipynb #b172b534
+@door
 def plot_top_losses(
     worst:pd.DataFrame, # From `top_losses`
     ncols:int=4,        # Pictures in a row
@@ -142,7 +163,8 @@ def plot_top_losses(
 ):
     "Draw the worst pictures: prediction / label, loss, probability of the prediction."
     import matplotlib.pyplot as plt
-    nrows = -(-len(worst)//ncols)
+    check_columns(worst, 'path label predicted p(predicted) loss', 'top_losses')
+    nrows = max(1, -(-len(worst)//ncols))
     axs = plt.figure(figsize=(size*ncols, (size+.4)*nrows)).subplots(nrows, ncols, squeeze=False).ravel()
     for ax in axs: ax.axis('off')
     for ax,(_,r) in zip(axs, worst.iterrows()):
@@ -151,6 +173,7 @@ def plot_top_losses(
     return axs[:len(worst)]
 
 # %% ../../nbs/learn/12_interpret.ipynb #c81a4151
+@door
 def class_table(
     ev:Evaluation,
 ) -> pd.DataFrame: # One row a class: n, right, error_rate with its 95 % interval `low` to `high`, precision, recall
@@ -165,6 +188,7 @@ def class_table(
     t['precision'],t['recall'] = t.right/said,t.right/n
     return t.round(3)
 
+@door
 def summary(
     ev:Evaluation,
 ) -> str:
@@ -178,6 +202,7 @@ def summary(
             f'(always guessing the largest class: {largest:.1%}). 95% interval: {low:.1%} to {high:.1%}.{unknown}')
 
 # %% ../../nbs/learn/12_interpret.ipynb #bc3bcc98
+@door
 def calibration_table(
     ev:Evaluation,
     n_bins:int=10,  # Bins of equal width between 0 and 1
@@ -193,6 +218,7 @@ def calibration_table(
     return pd.DataFrame(dict(**t, low=low[at], high=high[at]))
 
 # %% ../../nbs/learn/12_interpret.ipynb #9353ada3
+@door
 def plot_calibration(
     table:pd.DataFrame, # From `calibration_table`
     ax:Axes|None=None,  # Axes to draw on; a new figure if `None`
@@ -200,6 +226,7 @@ def plot_calibration(
 ) -> Axes:
     "Draw claimed against true, each bin with its interval and number of pictures; on the dotted line the two agree."
     import matplotlib.pyplot as plt
+    check_columns(table, 'confidence accuracy low high n', 'calibration_table')
     if ax is None: ax = plt.figure(figsize=(4, 4)).subplots()
     ax.plot([0, 1], [0, 1], ':', color='grey')
     off = np.clip([table.accuracy-table.low, table.high-table.accuracy], 0, None)
@@ -262,6 +289,7 @@ class Comparison:
                 f'{self.only_a} are right by A alone and {self.only_b} by B alone '
                 f'(both right: {self.both}; exact McNemar test, p = {self.p_value:.3f}).')
 
+@door
 def compare_models(
     a:Evaluation,       # One model
     b:Evaluation,       # Another, on the same pictures in the same order
@@ -350,6 +378,7 @@ def _ask(learn, ds_idx):
     dl = learn.dls.test_dl([rows[i] for i in left], with_labels=True)
     return [files[i] for i in left], *predict_probs(learn, dl)
 
+@door
 def evaluate(
     learn,          # A fastai `Learner` for one label a picture
     ds_idx:int=1,   # 1: validation set; 0: training set, unvaried and in order

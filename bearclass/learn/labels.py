@@ -5,11 +5,10 @@
 # %% ../../nbs/learn/03_labels.ipynb #d30863de
 from __future__ import annotations
 import os, re
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from pathlib import Path
 import pandas as pd
-from fastai.vision.all import EncodedMultiCategorize
-from ..core import InputError, MissingError, listed
+from ..core import InputError, MissingError, door, listed
 from ..dataset import get_image_files
 from .blocks import DataLoaders, MultiCategoryBlock, TransformBlock
 from .blocks import find_images, from_lists, is_empty_label, label_kind
@@ -42,10 +41,10 @@ def _read_table(path, csv, delimiter, header):
     try:
         told = _told_delimiter(fname)
         df = pd.read_csv(fname, sep=told or delimiter, skiprows=int(bool(told)), header=header, **as_text)
-    except FileNotFoundError as e:
+    except OSError as e:
         raise MissingError(
-            f'there is no file {str(fname)!r}',
-            'a table of file names and labels',
+            f'{str(fname)!r} cannot be read ({e.strerror})',
+            'a file with a table of file names and labels',
             'check the name: `csv=...`') from e
     except ValueError as e:
         raise InputError(
@@ -56,7 +55,7 @@ def _read_table(path, csv, delimiter, header):
 
 def _column(df, col):
     "A column by its name or its number."
-    if col in df.columns: return df[col].tolist()
+    if isinstance(col, Hashable) and col in df.columns: return df[col].tolist()
     if isinstance(col, int) and -df.shape[1]<=col<df.shape[1]: return df.iloc[:,col].tolist()
     raise InputError(
         f'the table has no column {col!r}',
@@ -83,7 +82,7 @@ def _split(cell, label_delim):
 
 def _labels_in(df, label_col, label_delim, as_tags=True):
     "One label a row; a list of them when there are several columns or a delimiter."
-    if isinstance(label_col, (list, tuple)):
+    if isinstance(label_col, (list, tuple)) and len(label_col):
         cells_of = _tags_of if as_tags else _column
         rows = zip(*(cells_of(df, c) for c in label_col))
         return [[cell for cell in row if not is_empty_label(cell)] for row in rows]
@@ -162,13 +161,14 @@ def _col_splitter(files, sides):
     return _split
 
 # %% ../../nbs/learn/03_labels.ipynb #8e2a99eb
+@door
 def from_csv(
     path:str|Path,         # Folder of the dataset
     csv:str|Path|pd.DataFrame='labels.csv', # Table, relative to `path`; or a `DataFrame`
     fn_col=0,              # Column of the file names, by name or number
     label_col=1,           # Column of the labels; of several columns, those that say yes
     label_delim:str|None=None, # What stands between several labels in one cell; `None`: one label a picture
-    folder:str='',         # Folder that the names are relative to, itself relative to `path`
+    folder:str|Path='',    # Folder that the names are relative to, itself relative to `path`
     valid_col=None,        # Column that says who is in the validation set; `None`: by content, or by `splitter`
     y_block:Callable|TransformBlock|None=None, # `None`: what the labels look like; several with `label_delim`
     suff:str='',           # What to add to each name, such as `.jpg`
@@ -190,7 +190,7 @@ def from_csv(
     _check_unlisted(files, strict)
     if valid_col is not None: kwargs['splitter'] = _col_splitter(files, t.side)
     several = label_delim is not None or isinstance(label_col, (list, tuple))
-    encoded = any(isinstance(t, EncodedMultiCategorize) for t in getattr(y_block, 'type_tfms', ()))
+    encoded = y_block is not None and label_kind(y_block)=='encoded'
     if several and (encoded or y_block is None): y_block = MultiCategoryBlock   # columns of 0 and 1 are tags by now
     elif y_block is None: labels = _numbers(labels)
     return from_lists(path, files, labels, y_block=y_block, **kwargs)
@@ -221,10 +221,11 @@ def labels_by_re(
     return [m[1] for m in found]
 
 # %% ../../nbs/learn/03_labels.ipynb #83776420
+@door
 def from_name_re(
     path:str|Path,  # Folder of the dataset
-    fnames:list,    # Files
-    pat:str,        # Regular expression; the first parentheses are the label. With a slash, it is about the whole path
+    fnames:list[str|Path], # Files
+    pat:str|re.Pattern, # The first parentheses are the label. With a slash, it is about the whole path
     **kwargs,       # For `from_lists`: size, valid_pct, seed, bs, num_workers, y_block, splitter ...
 ) -> DataLoaders:
     "`DataLoaders` with labels from the files' names. Shape of fastai's `ImageDataLoaders.from_name_re`."
@@ -255,9 +256,10 @@ def labels_by_func(
     return [_ask(f) for f in fnames]
 
 # %% ../../nbs/learn/03_labels.ipynb #1fe9faee
+@door
 def from_name_func(
     path:str|Path,       # Folder of the dataset
-    fnames:list,         # Files
+    fnames:list[str|Path], # Files
     label_func:Callable, # Path of a file -> label
     **kwargs,            # For `from_lists`: size, valid_pct, seed, bs, num_workers, y_block, splitter ...
 ) -> DataLoaders:

@@ -13,7 +13,7 @@ from functools import partial
 from itertools import cycle, islice
 from pathlib import Path
 from typing import TYPE_CHECKING
-from ..core import BearclassError, InputError, count_of
+from ..core import BearclassError, InputError, count_of, door
 if TYPE_CHECKING: from fastai.learner import Learner
 
 # %% auto #0
@@ -361,6 +361,7 @@ def how_many(
     return n
 
 # %% ../../nbs/learn/17_launch.ipynb #04b376c0
+@door
 def launch_training(
     fn:Callable,          # Builds `dls` and `learn`, trains in `with distributed(learn):`, returns what you want
     *args,                # For `fn`
@@ -394,6 +395,7 @@ def launch_training(
         return torch.load(folder/'result', map_location='cpu', weights_only=False)   # our own file
 
 # %% ../../nbs/learn/17_launch.ipynb #256350ae
+@door
 def torchrun_command(
     script:str|Path,     # Script that calls `launch_training`
     n_procs:int,         # Processes on each machine: its GPUs

@@ -7,13 +7,14 @@ from __future__ import annotations
 import inspect, warnings
 from collections.abc import Callable
 from contextlib import contextmanager
+from pathlib import Path
 import numpy as np
 import torch
 import torchvision
 from torch import nn
-from ..core import InputError, OfflineError
+from ..core import InputError, OfflineError, door
 from ..images import IMAGENET_STATS
-from .weights import arch_name, load_weights, torchvision_names
+from .weights import arch_name, find_arch, load_weights, torchvision_names
 with warnings.catch_warnings():
     warnings.simplefilter('ignore')
     from fastai.vision.learner import TimmBody, add_head, create_body, default_split, model_meta
@@ -119,16 +120,18 @@ def build_body(
     return create_body(whole, n_in, weights is not None, cut)
 
 # %% ../../nbs/learn/06_models.ipynb #34d22256
+@door
 def build_model(
-    arch:Callable|str, # From `find_arch`
+    arch:Callable|str, # Name such as `resnet18`, or a function that builds a model
     n_out:int,         # Classes, or numbers to predict
-    weights=None,      # File, 'DEFAULT' to download, or None
+    weights:str|Path|torchvision.models.WeightsEnum|None=None, # File, 'DEFAULT' to download, or None
     n_in:int=3,        # Channels of a picture
-    size:int|tuple=224, # Side of the pictures, or (height, width), in pixels
+    size:int|tuple[int, int]=224, # Side of the pictures, or (height, width), in pixels
     y_range:tuple|None=None, # Lowest and highest number that may be predicted
     ps:float=.5,       # Share of the head's inputs that training leaves out by chance; before, half as much
 ) -> nn.Module: # `nn.Sequential(body, head)`
     "A body with its weights, and a new head for `n_out` classes."
+    arch = find_arch(arch)
     name = arch_name(arch)
     if isinstance(size, int): size = size, size
     try: body = build_body(arch, weights, n_in)

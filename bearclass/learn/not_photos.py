@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image, ImageDraw
-from ..core import InputError, MissingError, write_atomic
+from ..core import InputError, MissingError, door, write_atomic
 from ..dataset import check_label
 from ..images import name_of, open_rgb
 if TYPE_CHECKING:
@@ -130,6 +130,7 @@ def cut_or_pad(
     n = round(seconds*rate)
     return np.pad(wave[:n], (0, max(0, n-len(wave))))
 
+@door
 def spectrogram_image(
     spec:np.ndarray,     # (H, W) in [0, 1], as `spectrogram` gives it
     size:int|None=None,  # Side of a square in pixels; `None`: one pixel a cell
@@ -174,6 +175,7 @@ def save_pictures(
     return out
 
 # %% ../../nbs/learn/16_not_photos.ipynb #64981a45
+@door
 def picture_folder(
     src:str|Path,       # Folder with one folder of files per label
     dest:str|Path,      # Folder for the pictures
@@ -258,9 +260,10 @@ def _to_square(xy, side):
     return lambda o: (o-(lo+hi)/2)*scale + side/2
 
 # %% ../../nbs/learn/16_not_photos.ipynb #128594b2
+@door
 def mouse_track_image(
-    x, y,                # (N,) positions in pixels, y downwards as on screens
-    t,                   # (N,) times in seconds
+    x:np.ndarray, y:np.ndarray, # (N,) positions in pixels, y downwards as on screens
+    t:np.ndarray,        # (N,) times in seconds
     clicks=(),           # (seconds, button) pairs, buttons from `BUTTONS`
     size:int=64,         # Side of the square, in pixels
     fast:float=1000.,    # Pixels a second from which on the line is brightest; the same for all pictures of a set

@@ -19,7 +19,7 @@ with warnings.catch_warnings():
     from fastai.torch_core import TensorImage, no_random
     from fastai.vision.augment import (Brightness, Contrast, Dihedral, PadMode, RandomResizedCrop, Resize, ResizeMethod,
                                        Rotate, Warp, aug_transforms)
-from ..core import BearclassError, InputError, progress, write_atomic
+from ..core import BearclassError, InputError, check_columns, door, progress, write_atomic
 from ..dataset import EXTENSION_OF, get_image_files, parent_name
 from ..images import (MAX_PIXELS, crop_box, default_zoom, explain_failure, fit, open_lazy, open_rgb,
                               orientation, to_array, to_rgb)
@@ -57,6 +57,7 @@ class ResizedPicture:
         return ', '.join(words)
 
 # %% ../../nbs/learn/04_seeing.ipynb #ee78819a
+@door
 def compare_resizes(
     img,                   # Path, Pillow image, array or bytes: whatever `open_rgb` takes
     size:int=224,          # Side of the squares, in pixels
@@ -193,6 +194,7 @@ def plot_augmentations(
     return axs
 
 # %% ../../nbs/learn/04_seeing.ipynb #f6644922
+@door
 def show_augmentations(
     img,           # Whatever `open_rgb` takes
     size:int=112,  # Side of the squares, in pixels
@@ -286,8 +288,9 @@ def _unreadable(e, path):
     return 'unreadable: '+e.got.replace(repr(str(path)), '').replace(str(path), path.name).strip().removeprefix('is ')
 
 # %% ../../nbs/learn/04_seeing.ipynb #8c1bb950
+@door
 def image_stats(
-    root,                           # Folder, or a list of files such as `dls.items`
+    root:str|Path|list[str|Path], # Folder, or a list of files such as `dls.items`
     get_label:Callable=parent_name, # File -> label
 ) -> pd.DataFrame: # One row a file: path, label, width, height, aspect, the measures, oddness, reason
     "Size, light, sharpness and colour of every picture, and what is odd about it; a file that is none is a row too."
@@ -305,12 +308,14 @@ def image_stats(
     return df.drop(columns='pixels').astype(dict(width='Int64', height='Int64'))
 
 # %% ../../nbs/learn/04_seeing.ipynb #dcee2f1e
+@door
 def plot_class_counts(
     df:pd.DataFrame,    # From `image_stats`
     ax:Axes|None=None,  # Axes to draw on; a new figure if `None`
 ) -> Axes:
     "How many pictures each label has; those that cannot be read are drawn pale."
     import pandas as pd
+    check_columns(df, 'label width', 'image_stats')
     counts = pd.crosstab(df.label, df.width.isna())[::-1]
     ax = counts.plot.barh(stacked=True, ax=ax, color={False: '#7a5c3e', True: '#d9d2c5'}, legend=False)
     total = counts.sum(axis=1)
@@ -343,6 +348,7 @@ def _tile(ax, path, reason, label):
     ax.set_title(f'{label}/{path.name}', fontsize=8)
     ax.set_xlabel(textwrap.fill(reason, 30, max_lines=3, placeholder=' ...'), fontsize=8)
 
+@door
 def plot_odd_ones(
     df:pd.DataFrame, # From `image_stats`
     n:int=8,         # At most this many, the oddest first
@@ -350,6 +356,7 @@ def plot_odd_ones(
 ) -> list[Axes]: # One a picture
     "The odd ones side by side, each with what is odd about it."
     import matplotlib.pyplot as plt
+    check_columns(df, 'path label oddness reason', 'image_stats')
     odd = df[df.reason!=''].sort_values('oddness', ascending=False, kind='stable').head(n)
     nrows = max(1, -(-len(odd)//ncols))
     fig = plt.figure(figsize=(1.9*ncols, 2.4*nrows), layout='constrained')
@@ -453,8 +460,9 @@ def _strange(path):
     if (n := letter_strokes(a))>=8: out['text over the photo'] = f'{n:.0f} strokes in a line'
     return out
 
+@door
 def look_at_your_data(
-    root,                           # Folder, or a list of files
+    root:str|Path|list[str|Path], # Folder, or a list of files
     get_label:Callable=parent_name, # File -> label
 ) -> pd.DataFrame: # One row a strange picture: path, label, kind, note; for `ImageCleaner`, which filters by `kind`
     "What would teach a net something else: damaged files, black borders, text, drawings, pictures on their side."
@@ -543,6 +551,7 @@ def _keep_apart(src, dests):
                              f'take for example {str(src)+"_small"!r}')
 
 # %% ../../nbs/learn/04_seeing.ipynb #e202f552
+@door
 def resize_folder(
     src:str|Path,            # Folder of pictures, with any folders below; only ever read
     dest:str|Path,           # Folder for the small copies; made if missing

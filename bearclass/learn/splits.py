@@ -11,9 +11,12 @@ from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
-from ..core import InputError, MissingError, listed, write_atomic
+from ..core import InputError, MissingError, door, listed, write_atomic
 from ..dataset import content_sha256, parent_name
-if TYPE_CHECKING: import pandas as pd
+from .interpret import picture_files
+if TYPE_CHECKING:
+    import pandas as pd
+    from fastai.data.core import DataLoaders
 
 # %% auto #0
 __all__ = ['hash_fraction', 'check_share', 'split_by_hash', 'CheckedSplitter', 'StratifiedHashSplitter', 'split_table',
@@ -54,8 +57,9 @@ def _contents(files, get_label):
     return out
 
 # %% ../../nbs/learn/01_splits.ipynb #0df28c8b
+@door
 def split_by_hash(
-    files:list,           # Picture files
+    files:list[str|Path], # Picture files
     valid_pct:float=.2,   # Share of the validation set, between 0 and 1
     seed:int=42,
     get_label:Callable|None=parent_name, # File -> label, or list of labels; `None`: no classes
@@ -151,15 +155,16 @@ def _sides_of(dls):
         labels = ds.tls[-1]
         for i in range(len(ds)): yield v, labels.decode(labels[i]) if hasattr(dls, 'vocab') else []
 
+@door
 def split_table(
-    files,                          # Picture files, or fastai's `DataLoaders`
-    side:list[bool]|None=None,      # True in the validation set, as from `split_by_hash`; not needed for `DataLoaders`
+    files:list[str|Path]|DataLoaders, # Picture files, or fastai's `DataLoaders`
+    side:list[bool]|None=None,      # True in the validation set; `None`: as `split_by_hash`, or as loaded
     get_label:Callable=parent_name, # File -> label, or list of labels; not needed for `DataLoaders`
 ) -> pd.DataFrame: # One row a label and a last row `all`; columns train, valid, share of valid
     "How many pictures of each label are on each side."
     import pandas as pd
     if hasattr(files, 'train_ds'): pairs = list(_sides_of(files))
-    else: pairs = [(v, get_label(f)) for f,v in zip(files, side)]
+    else: pairs = [(v, get_label(f)) for f,v in zip(files, side or split_by_hash(files, get_label=get_label))]
     rows = [(tag, not v, v) for v,label in pairs for tag in _tags(label)]
     t = pd.DataFrame(rows, columns=['label', 'train', 'valid']).groupby('label').sum().astype(int)
     t.loc['all'] = [sum(not v for v,_ in pairs), sum(bool(v) for v,_ in pairs)]   # pictures; tags may be more
@@ -238,6 +243,7 @@ def _group_keys(groups, files):
     return [f'group {g}' for g in names]
 
 # %% ../../nbs/learn/01_splits.ipynb #5d9022fe
+@door
 def GroupSplitter(
     groups,               # One name a file (list or column), {file: name}, file -> name; or lists of files
     valid_pct:float=.2,   # Share of the *groups* in the validation set, between 0 and 1
@@ -274,6 +280,7 @@ def _first_moment(times, valid_pct):
         'check the times, or split another way')
 
 # %% ../../nbs/learn/01_splits.ipynb #ae964d6e
+@door
 def TimeSplitter(
     times,                # One a file (list or column), {file: time}, or file -> time: numbers, dates, or text
     valid_pct:float=.2,   # Share of the validation set, between 0 and 1; those of one moment stay together
@@ -319,7 +326,7 @@ def save_split(
 ) -> Path: # `fname`
     "Write the names of the validation pictures, sorted, one a line."
     files = data
-    if hasattr(data, 'valid_ds'): files,root = data.valid_ds.items,root or data.path
+    if hasattr(data, 'valid_ds'): files,root = picture_files(data.valid_ds),root or data.path
     inside = lambda f: root and f.is_relative_to(root)
     names = [(f.relative_to(root) if inside(f) else f).as_posix() for f in map(Path, files)]
     return write_atomic(fname, '\n'.join(sorted(names))+'\n')
@@ -368,6 +375,7 @@ def kfold(
     return [fold[content_sha256(f)] for f in files]
 
 # %% ../../nbs/learn/01_splits.ipynb #e38d8cd2
+@door
 def KFoldSplitter(
     fold:int,              # Which fold is the validation set, from 0 to k-1
     k:int=5,               # How many folds

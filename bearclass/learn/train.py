@@ -5,12 +5,13 @@
 # %% ../../nbs/learn/10_train.ipynb #ddc7055a
 from __future__ import annotations
 import warnings
+from collections.abc import Callable
 from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 import numpy as np
 import torch
-from ..core import InputError, MissingError, bars_wanted, is_offline
+from ..core import InputError, MissingError, bars_wanted, door, is_offline
 from ..images import open_rgb
 from .blocks import DataLoaders, from_folder
 from .devices import DevicePlan, apply_plan, check_plan, choose_threads, losses_agree, plan_device
@@ -132,13 +133,14 @@ class ImageLearner(SafeLearner):
         if tls and not isinstance(item, tuple(tls[0].types)): item = open_rgb(item)
         return super().predict(item, *args, **kwargs)
 
+@door
 def image_learner(
     dls:DataLoaders,           # Pictures with one label, several, or a number, as `from_folder` makes them
     arch='tf_efficientnet_lite0', # Name, or a function that builds a model
     weights='auto',            # 'auto', False, or the path of a file or folder
-    metrics=(),                # More metrics; those of `default_metrics` come last
+    metrics:list|Callable=(),  # More metrics; those of `default_metrics` come last
     verbose:bool=True,         # Say which weights and which device
-    device='auto',             # 'auto', 'cuda', 'mps', 'cpu', or a `DevicePlan` of your own
+    device:str|torch.device|DevicePlan='auto', # 'auto', 'cuda', 'mps', 'cpu', or a `DevicePlan` of your own
     n_out:int|None=None,       # Outputs; `None`: as many as the labels ask for
     y_range:tuple|None=None,   # For a number: its lowest and highest possible value, a little wider than in the labels
     pretrained:bool=True,      # False: from nothing, as `weights=False`
@@ -175,6 +177,7 @@ def image_learner(
     return learn
 
 # %% ../../nbs/learn/10_train.ipynb #ee9cd609
+@door
 def vision_learner(
     dls:DataLoaders,      # Pictures with labels
     arch,                 # Function such as `resnet18`, or a name

@@ -49,9 +49,12 @@ def find_arch(
     arch:str|Callable, # Name such as `resnet18`, or a function that builds a model
 ) -> Callable|str: # The function, or the name if it is one of timm's
     "The architecture for a name; an unknown name gets the nearest known ones."
-    if callable(arch): return arch
+    if callable(arch) and not isinstance(arch, nn.Module): return arch
     if not isinstance(arch, str):
-        raise InputError(f'arch={arch!r}', 'a name, or a function that builds a model', "try 'resnet18'")
+        raise InputError(
+            f'arch of type {type(arch).__name__}',
+            'a name, or a function that builds a model',
+            "try 'resnet18'; for a network of your own use fastai's `Learner(dls, model)`")
     if arch=='tiny_cnn': return tiny_cnn
     if arch in torchvision_names(): return getattr(torchvision.models, arch)
     import timm   # here, because it takes a second or two
@@ -112,7 +115,8 @@ def load_weights(
 ) -> nn.Module: # `model`, changed in place
     "Load weights strictly, as data only; an error tells what does not fit."
     try: state = _read_state(Path(path))
-    except FileNotFoundError: raise
+    except FileNotFoundError as e:
+        raise MissingError(f'there is no file {str(path)!r}', 'weights', 'check the path') from e
     except Exception as e:   # unpickling errors of many kinds: all mean the same to the reader
         why = (str(e) or type(e).__name__).splitlines()[0][:80]
         raise InputError(

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from urllib.error import HTTPError, URLError
 import numpy as np
 from PIL import Image, ImageEnhance, ImageOps
-from ..core import InputError, MissingError, OfflineError, file_sha256, is_offline, new_folder, progress, write_atomic
+from ..core import InputError, MissingError, OfflineError, door, file_sha256, is_offline, new_folder, progress, write_atomic
 from .drawing import BEARS, contact_sheet, draw_bear
 from .pets import draw_pets
 if TYPE_CHECKING: import pandas as pd
@@ -146,6 +146,7 @@ class DrawnBears:
     def _repr_html_(self): return f'<p>{html.escape(repr(self))}</p>{self.counts().to_html()}'
 
 # %% ../../nbs/samples/03_digits.ipynb #4b55af94
+@door
 def draw_bears(
     root:str|Path,        # Folder to fill: new, empty, or the result of the same call
     n_per_class:int=100,  # Pictures of each kind, before any are spoilt
@@ -280,6 +281,7 @@ def _limited(part, digits, limit):
     return x[keep],y[keep],numbers[keep]
 
 # %% ../../nbs/samples/03_digits.ipynb #450ac04a
+@door
 def digits_folder(
     dest:str|Path,                 # Folder to make; must not exist, or be empty
     digits:tuple[int,...]=(3,7),   # Which digits

@@ -72,7 +72,7 @@ class PixelSimilarity:
     bs:int=1024     # Pictures compared at a time, which bounds the memory
 
     def __post_init__(self):
-        if self.metric not in ('l1', 'l2'): raise InputError(f'metric={self.metric!r}', 'l1 or l2', 'choose one')
+        if str(self.metric) not in ('l1', 'l2'): raise InputError(f'metric={self.metric!r}', 'l1 or l2', 'choose one')
         self.classes,self.means = None, None   # (K,) labels in order; (K, h, w) float
 
 # %% ../../nbs/scratch/02_baseline.ipynb #4a615008

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 import numpy as np
 from scipy import stats
-from ..core import InputError
+from ..core import InputError, door
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
@@ -142,6 +142,7 @@ def _row_slopes(x, y):
     dx = x-x.mean(1, keepdims=True)
     return (dx*y).sum(1)/(dx*dx).sum(1)
 
+@door
 def simulate_slopes(
     n_cities:int=100,     # Cities of a world, at least 3
     n_worlds:int=20_000,  # How often to draw
@@ -198,9 +199,10 @@ def _shuffle_p(x, y, n_worlds, seed):
     return float((1+as_far.sum())/(1+n_worlds))
 
 # %% ../../nbs/scratch/08_claims.ipynb #fca004dc
+@door
 def p_value(
-    x,                       # (n,) numbers, such as temperatures
-    y,                       # (n,) numbers, such as R
+    x:np.ndarray,            # (n,) numbers, such as temperatures
+    y:np.ndarray,            # (n,) numbers, such as R
     method:str='formula',    # `formula` (Student's t) or `shuffle` (simulation)
     null:float=0.,           # The slope of the dull world
     n_worlds:int=10_000,     # For `shuffle`: how often
@@ -353,8 +355,9 @@ def climate_r(
     return equation['intercept'] + equation['temperature']*temperature + equation['humidity']*humidity
 
 # %% ../../nbs/scratch/08_claims.ipynb #fd255354
+@door
 def practical_effect(
-    places:dict|None=None,     # Name -> (temperature in °C, humidity in %); `None`: the two of the course
+    places:dict[str, tuple]|None=None, # Name -> (temperature in °C, humidity in %); `None`: the two of the course
     generations:int=5,         # From patient to patient, this many times
     cases:float=100,           # Patients at the start
     equation=PAPER_EQUATION,   # As in `climate_r`

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from matplotlib.axes import Axes
 from torch import Tensor
-from ..core import InputError, MissingError, is_offline
+from ..core import InputError, MissingError, door, is_offline
 from ..images import open_rgb
 
 # %% auto #0
@@ -121,6 +121,7 @@ def _sample_folder():
         print(f'MNIST_SAMPLE could not be fetched ({e})')
         return None
 
+@door
 def load_digits_3_7(
     path:str|Path|None=None, # Folder laid out as MNIST_SAMPLE
     idx:str|Path|None=None,  # Folder with MNIST's four idx files; `None`: `BEARCLASS_MNIST`, if set

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from ..core import door
 from .sgd import Run, descend, fit_line
 
 # %% auto #0
@@ -111,6 +112,7 @@ def _without_web_font(html):
     return re.sub(r'<i class="fa ([\w -]+)"></i>', lambda m: _symbols.get(m[1], '?'), html)
 
 # %% ../../nbs/scratch/05_moving.ipynb #3d90bf03
+@door
 def animate_fit(
     run:Run|None=None,    # Of `fit_line`, `fit_quadratic` or `roll_ball`; `None`: `fit_line()`
     max_frames:int=40,    # A longer run is thinned out evenly

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from matplotlib.axes import Axes
 from torch import Tensor
-from ..core import InputError
+from ..core import InputError, door
 
 # %% auto #0
 __all__ = ['ROLLER_START', 'plot_function', 'numerical_gradient', 'calc_grads', 'autograd_gradient', 'plot_tangent',
@@ -21,6 +21,7 @@ __all__ = ['ROLLER_START', 'plot_function', 'numerical_gradient', 'calc_grads', 
            'Run', 'descend', 'roller_coaster', 'show_preds', 'apply_step', 'fit_quadratic', 'ice_cream', 'fit_line']
 
 # %% ../../nbs/scratch/03_sgd.ipynb #2bd78a8b
+@door
 def plot_function(
     f:Callable,            # Takes a (100,) float tensor, gives one number for each
     tx:str|None=None,      # Text below the horizontal axis
@@ -240,6 +241,7 @@ def roller_coaster(
 ROLLER_START = -.7658, -.7506, 1.3525  # what `torch.randn(3)` gives next after these speeds
 
 # %% ../../nbs/scratch/03_sgd.ipynb #a8164ae7
+@door
 def show_preds(
     preds:Tensor,           # (20,) predictions
     ax:Axes|None=None,      # Axes to draw on; a new figure if `None`
@@ -267,6 +269,7 @@ def apply_step(
     return preds
 
 # %% ../../nbs/scratch/03_sgd.ipynb #f0129157
+@door
 def fit_quadratic(
     t:Tensor|None=None,    # (N,) float inputs; `None`: the roller coaster's times
     y:Tensor|None=None,    # (N,) float targets; `None`: the roller coaster's speeds
@@ -276,7 +279,8 @@ def fit_quadratic(
 ) -> Run:
     "Fit a parabola by gradient descent from `ROLLER_START`."
     if t is None: t,y = roller_coaster()
-    t = _as_floats(t, 't')
+    if y is None: raise InputError('inputs without targets', 'both, or none', 'pass `y` too')
+    t,y = _as_floats(t, 't'),_as_floats(y, 'y')
     run = descend(lambda p: mse(quadratic(t, p), y), ROLLER_START, lr, n_steps, **kwargs)
     run.curve,run.x,run.y = quadratic, t, y
     return run
@@ -318,6 +322,7 @@ class DataLoader:
         for i in order.split(self.bs): yield self.x.index_select(0, i), self.y.index_select(0, i)   # faster than `x[i]`
 
 # %% ../../nbs/scratch/03_sgd.ipynb #66b5fdc9
+@door
 def fit_line(
     x:Tensor|None=None,      # (N, 2) float, second column ones; `None`: `ice_cream()`
     y:Tensor|None=None,      # (N,) float targets
@@ -330,6 +335,7 @@ def fit_line(
 ) -> Run:
     "Fit a line by gradient descent."
     if x is None: x,y = ice_cream()
+    if y is None: raise InputError('inputs without targets', 'both, or none', 'pass `y` too')
     x = _as_floats(x, 'x')
     if x.ndim!=2:
         raise InputError(

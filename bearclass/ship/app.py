@@ -84,7 +84,9 @@ def take_upload(
 def _predictor(model):
     "Something that answers: as it is, opened from a bundle, or the bundle that a learner would become."
     if isinstance(model, (str, Path, Bundle)): return Predictor(model)
-    if not hasattr(model, 'dls'): return model
+    if not hasattr(model, 'dls'):
+        if hasattr(model, 'predict'): return model
+        raise InputError(f'a model of type {type(model).__name__}', 'a bundle, a `Predictor` or a learner', 'pass one')
     from bearclass.ship.bundle import export_bundle   # torch has come with the learner
     with tempfile.TemporaryDirectory(prefix='bearclass_') as tmp: bundle = export_bundle(model, Path(tmp)/'model')
     print("This page asks a copy of the learner as it is now. `export_bundle(learn, 'model')` keeps one.")

@@ -12,7 +12,7 @@ from importlib.metadata import version
 from pathlib import Path
 from types import SimpleNamespace
 import numpy as np
-from ..core import InputError, MissingError, count_of, markdown_text, new_folder, one_line
+from ..core import InputError, MissingError, count_of, door, markdown_text, new_folder, one_line
 from ..manifest import manifest_path
 from ..gather.credits import origins
 from ..gather.verify import check_images
@@ -21,7 +21,8 @@ from ..images import open_rgb
 from ..learn.interpret import (Evaluation, check_one_label, evaluate, files_dl, picture_files, predict_probs,
                                        summary)
 from ..learn.splits import kept_aside
-from .predictor import FORMAT, GOLDEN_TOLERANCE, Bundle, Prediction, Predictor, open_bundle
+from .predictor import (
+    FORMAT, GOLDEN_TOLERANCE, Bundle, Prediction, Predictor, is_left_behind, open_bundle)
 from .unknown import fit_bank
 
 # %% auto #0
@@ -252,7 +253,8 @@ def _is_bundle(path):
     try: listed = set(json.loads((path/'MANIFEST.json').read_text(encoding='utf-8'))['files'])
     except (OSError, ValueError, TypeError, KeyError): return False
     names = {f.relative_to(path).as_posix() for f in path.rglob('*') if not f.is_dir() or f.is_symlink()}
-    return 'model.onnx' in listed and names <= listed | {'MANIFEST.json', 'MANIFEST.sha256'}
+    others = names-listed-{'MANIFEST.json', 'MANIFEST.sha256'}
+    return 'model.onnx' in listed and all(map(is_left_behind, others))
 
 def check_destination(
     path:str|Path,       # Folder to make
@@ -282,6 +284,7 @@ def check_destination(
             'choose another name: what is there would be lost')
 
 # %% ../../nbs/ship/01_bundle.ipynb #a4c2c4fc
+@door
 def export_bundle(
     learn,                    # Trained fastai `Learner` for pictures with one label each
     path:str|Path,            # Folder to make
@@ -341,6 +344,7 @@ def write_bundle(
     (folder/'MANIFEST.sha256').write_text(f'{sha256(text).hexdigest()}  MANIFEST.json\n')
 
 # %% ../../nbs/ship/01_bundle.ipynb #8a0d216e
+@door
 def convert_learner(
     pkl:str|Path,        # `export.pkl`, written by `learn.export()`
     path:str|Path,       # Bundle to make
@@ -392,6 +396,7 @@ def _not_learnt(p, files):
         'pictures that it has never seen',
         'if these are such, say so: `only_valid=False`, command line: --all')
 
+@door
 def evaluate_bundle(
     bundle:str|Path|Bundle,  # Exported model
     root:str|Path,           # Folder with one folder of pictures per class

@@ -8,12 +8,12 @@ import hashlib, json, os
 from dataclasses import dataclass, field
 from pathlib import Path
 import numpy as np
-from ..core import BundleError, DependencyError, InputError, MissingError, why_no_label
+from ..core import BundleError, DependencyError, InputError, MissingError, door, why_no_label
 from ..images import FIT_METHODS, fit, open_rgb, to_array
 from .unknown import read_bank
 
 # %% auto #0
-__all__ = ['FORMAT', 'GOLDEN_TOLERANCE', 'Bundle', 'open_bundle', 'Prediction', 'softmax', 'Predictor']
+__all__ = ['FORMAT', 'GOLDEN_TOLERANCE', 'Bundle', 'is_left_behind', 'open_bundle', 'Prediction', 'softmax', 'Predictor']
 
 # %% ../../nbs/ship/03_predictor.ipynb #46316047
 FORMAT = 1
@@ -41,7 +41,9 @@ def _refuse(path, why):
 
 _left_by_systems = 'desktop.ini', 'thumbs.db', 'ehthumbs.db', 'icon\r', '__macosx'
 
-def _is_left_behind(name):
+def is_left_behind(
+    name:str, # Of a file, below the bundle
+) -> bool:
     "Whether a file manager, an editor or git left that file; it is passed over, never read."
     return any(part.startswith('.') or part.lower() in _left_by_systems for part in name.split('/'))
 
@@ -50,7 +52,7 @@ def _names(path):
     out = []
     for f in sorted(path.rglob('*')):
         name = f.relative_to(path).as_posix()
-        if _is_left_behind(name): continue
+        if is_left_behind(name): continue
         if f.is_symlink() or not (f.is_file() or f.is_dir()):
             raise _refuse(path, f'holds a link or something odd, {name!r}')
         if f.is_file(): out.append(name)
@@ -188,6 +190,7 @@ def _session(bundle, n_threads):
 # %% ../../nbs/ship/03_predictor.ipynb #e274f880
 class Predictor:
     "Answers for pictures, from a bundle, without torch."
+    @door
     def __init__(self,
         bundle:str|Path|Bundle,  # Folder, or an opened bundle
         n_threads:int|None=None, # Threads for one answer; `None` takes one a core
