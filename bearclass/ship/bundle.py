@@ -11,25 +11,28 @@ from hashlib import sha256
 from importlib.metadata import version
 from pathlib import Path
 from types import SimpleNamespace
+from typing import TYPE_CHECKING
 import numpy as np
-from ..core import InputError, MissingError, count_of, markdown_text, new_folder, one_line
+from ..chance import wilson_interval
+from ..core import InputError, MissingError, count_of, listed, markdown_text, new_folder, one_line
 from ..manifest import manifest_path
 from ..gather.credits import origins
 from ..gather.verify import check_images
 from ..dataset import get_image_files, content_sha256, parent_name
 from ..images import open_rgb
-from ..learn.interpret import (Evaluation, apply_temperature, check_one_label, class_table, evaluate,
-                                       expected_calibration_error, files_dl, fit_temperature, picture_files,
-                                       predict_probs, summary)
+from ..learn.interpret import (Comparison, Evaluation, apply_temperature, check_one_label, class_table,
+                                       compare_models, evaluate, expected_calibration_error, files_dl, fit_temperature,
+                                       picture_files, predict_probs, summary)
 from ..learn.splits import kept_aside
 from .predictor import FORMAT, GOLDEN_TOLERANCE, Bundle, Prediction, Predictor, open_bundle
 from .stress import stress
 from .unknown import fit_bank
+if TYPE_CHECKING: from bearclass.learn.train import ImageLearner
 
 # %% auto #0
 __all__ = ['CALIBRATE_FROM', 'read_preprocessing', 'to_onnx', 'has_body', 'pick_golden', 'data_summary', 'attribution',
            'calibrated', 'classes_markdown', 'check_destination', 'export_bundle', 'write_bundle', 'convert_learner',
-           'evaluate_bundle']
+           'evaluate_bundle', 'compare_bundles', 'inspect_bundle', 'to_learner']
 
 # %% ../../nbs/ship/01_bundle.ipynb #8e302aa8
 _harmless = 'ToTensor', 'IntToFloatTensor', 'Pipeline', 'Categorize', 'PILImage'
@@ -169,8 +172,9 @@ def _learnt(learn):
     "What the manifest says of the split: `learnt`, the contents it learnt from; `None`: not known."
     known = vars(learn.dls).get('hash_split')
     files = _training_files(learn)
-    if known or not files: return known
-    return dict(learnt=sorted({content_sha256(f)[:16] for f in files}))
+    if not known and files: known = dict(learnt=sorted({content_sha256(f)[:16] for f in files}))
+    before = getattr(learn, 'learnt_before', [])   # where it trains on
+    return known and {**known, 'learnt': sorted({*known['learnt'], *before})}
 
 def _bank_file(learn):
     "The feature bank by its name, where there are pictures and a body to look at them."
@@ -471,3 +475,87 @@ def _evaluation(p, files):
         print(f'{count_of(copies, "picture")} asked about look to the model like ones it learnt from, saved again: '
               'the figure may be too good.')
     return Evaluation([f for f,_ in good], targs, np.stack([a.probs for _,a in good]), p.vocab)
+
+# %% ../../nbs/ship/01_bundle.ipynb #c0de0001
+def compare_bundles(
+    a:str|Path|Bundle,   # Exported model
+    b:str|Path|Bundle,   # Another, of the same classes
+    root:str|Path,       # Folder with one folder of pictures per class
+    **kwargs,            # For `evaluate_bundle`
+) -> Comparison:
+    "Which of two bundles does better on pictures that neither has learnt from."
+    evs = [evaluate_bundle(bundle, root, **kwargs) for bundle in (a, b)]
+    both = set(evs[0].files)&set(evs[1].files)
+    if not both:
+        raise InputError(
+            'no picture that both models can be judged by',
+            'some that neither has learnt from, of classes that both know',
+            'choose another folder')
+    return compare_models(*(_only(ev, both) for ev in evs))
+
+def _only(ev, files):
+    k = [i for i,f in enumerate(ev.files) if f in files]
+    return Evaluation([ev.files[i] for i in k], ev.targs[k], ev.probs[k], ev.vocab)
+
+# %% ../../nbs/ship/01_bundle.ipynb #c0de0004
+def inspect_bundle(
+    bundle:str|Path|Bundle, # Exported model
+) -> str: # A few lines
+    "What a bundle is and what it claims; every file has been checked, and its golden pictures have been asked about."
+    p = Predictor(bundle)
+    b,c,m = p.bundle,p.config,p.bundle.manifest
+    size,data,valid = sum(map(len, b.files.values())),m.get('data') or {},m.get('valid')
+    how = 'not measured at export'
+    if valid:
+        low,high = wilson_interval(round(valid['error_rate']*valid['n']), valid['n'])
+        how = (f"error rate {valid['error_rate']:.1%} on {valid['n']} pictures kept aside "
+               f'(95 % interval {low:.1%} to {high:.1%})')
+    mark = sha256(b.files['MANIFEST.json']).hexdigest()[:16]
+    lines = dict(
+        classes=listed(p.vocab),
+        network=f"{c.get('arch', 'not known')}, {c['size']} pixels, {c['method']}, temperature {c['temperature']:.2f}",
+        began=m.get('weights') or 'not known',
+        learnt=listed(f'{l} {n}' for l,n in data.get('labels', {}).items()) or 'not known',
+        judged=how,
+        unknown=f'{count_of(len(p.bank.rows), "picture")} to compare with' if p.bank else 'it cannot tell',
+        files=f"{size/1e6:.1f} MB, exported {m.get('created', 'on a day not known')}, fingerprint {mark}",
+        golden=f'as at export: {p.check_golden():.1e} off at most')
+    return '\n'.join(f'{k:8} {v}' for k,v in lines.items())
+
+# %% ../../nbs/ship/01_bundle.ipynb #c0de0007
+def to_learner(
+    bundle:str|Path|Bundle, # Exported model that `image_learner` has built
+    dls,                    # `DataLoaders` of the same classes
+    **kwargs,               # For `image_learner`
+) -> ImageLearner: # Answers as the model does, and trains on
+    "A learner with the weights of a bundle; an error when these pictures do not fit it."
+    from safetensors.torch import load
+    from bearclass.learn.train import KeepNorms, image_learner
+    b = bundle if isinstance(bundle, Bundle) else open_bundle(bundle)
+    if (classes := [str(v) for v in getattr(dls, 'vocab', [])])!=b.vocab:
+        raise InputError(
+            f'pictures of {listed(classes) or "no classes"}',
+            f'the classes of the model, in its order: {listed(b.vocab)}',
+            'choose those folders, or train a model anew')
+    kwargs = dict(train_bn=False, cbs=KeepNorms()) | kwargs
+    try:
+        learn = image_learner(dls, b.config['arch'], weights=False, **kwargs)
+        learn.model.load_state_dict(load(b.files['model.safetensors']))
+    except (InputError, RuntimeError) as e:
+        raise InputError(
+            f"a bundle whose network cannot be built here ({b.config['arch']}: {one_line(e, 120)})",
+            'one that was trained with `image_learner`',
+            'train a model anew') from e
+    now = read_preprocessing(learn.dls)
+    if not np.allclose([now[k] for k in ('mean', 'std')], [b.config[k] for k in ('mean', 'std')], atol=1e-3):
+        raise InputError(
+            'pictures normalised otherwise than those that the model learnt from',
+            f"Normalize with mean {b.config['mean']} and std {b.config['std']}",
+            'leave your own Normalize out of the batch transforms')
+    learn.origin = f"a bundle ({b.manifest.get('weights') or 'not known'})"
+    learn.learnt_before = (b.manifest.get('split') or {}).get('learnt', [])
+    valid = picture_files(dls.valid_ds)
+    if known := len(valid)-len(kept_aside(valid, dict(learnt=learn.learnt_before))):
+        print(f'{known} of {count_of(len(valid), "validation picture")} the model has learnt from before: '
+              'the figures will be too good.')
+    return learn
