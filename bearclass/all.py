@@ -79,8 +79,10 @@ from .clean.merging import merge_datasets
 from .clean.votes import merge_decisions, show_disagreements
 
 # %% ../nbs/all.ipynb #38a51740
-from .ship.predictor import Bundle, Predictor
-from .ship.bundle import convert_learner, evaluate_bundle, export_bundle
+from .ship.predictor import Bundle, Predictor, predict_folder
+from .ship.bundle import (compare_bundles, convert_learner, evaluate_bundle, export_bundle, inspect_bundle,
+                                   to_learner)
+from .ship.stress import stress
 from .ship.app import classifier_app, serve_app
 from ipywidgets import Box, Button, Checkbox, Dropdown, FileUpload, HBox, Label, Layout, Output, VBox, widgets
 

@@ -263,9 +263,17 @@ def cmd_train(a):
 # %% ../nbs/cli.ipynb #290ee593
 _bundle = _arg('bundle', help='folder that `bearclass train` or `export_bundle` has made')
 
-@_command('what is in these pictures?', 'bearclass predict model bear.jpg', _bundle, _arg('pictures', nargs='+'))
+@_command(
+    'what is in these pictures?', 'bearclass predict model bear.jpg, or: model FOLDER --csv out.csv', _bundle,
+    _arg('pictures', nargs='+', help='pictures; with --csv one folder of them'),
+    _arg('--csv', metavar='FILE', help='write a table with a row for each picture in the folder'))
 def cmd_predict(a):
-    from bearclass.ship.predictor import Prediction, Predictor
+    from bearclass.ship.predictor import Prediction, Predictor, predict_folder
+    if a.csv:
+        if len(a.pictures)>1: raise InputError(f'{len(a.pictures)} names and --csv', 'one folder', 'name one')
+        df = predict_folder(a.bundle, a.pictures[0], a.csv)
+        print(f'Written to {a.csv}. Pictures: {len(df)}, unreadable: {(df.problem!="").sum()}.')
+        return 0 if (df.problem=='').all() else 2
     answers = Predictor(a.bundle).predict_batch(a.pictures)
     for f,p in zip(a.pictures, answers):
         if isinstance(p, Prediction): print(f'{f}: {p}')

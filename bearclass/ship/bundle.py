@@ -11,23 +11,30 @@ from hashlib import sha256
 from importlib.metadata import version
 from pathlib import Path
 from types import SimpleNamespace
+from typing import TYPE_CHECKING
 import numpy as np
-from ..core import InputError, MissingError, count_of, door, markdown_text, new_folder, one_line
+from ..chance import wilson_interval
+from ..core import (
+    InputError, MissingError, count_of, door, listed, markdown_text, new_folder, one_line)
 from ..manifest import manifest_path
 from ..gather.credits import origins
 from ..gather.verify import check_images
 from ..dataset import get_image_files, content_sha256, parent_name
 from ..images import open_rgb
-from ..learn.interpret import (Evaluation, check_one_label, evaluate, files_dl, picture_files, predict_probs,
-                                       summary)
+from ..learn.interpret import (Comparison, Evaluation, apply_temperature, check_one_label, class_table,
+                                       compare_models, evaluate, expected_calibration_error, files_dl, fit_temperature,
+                                       picture_files, predict_probs, summary)
 from ..learn.splits import kept_aside
 from .predictor import (
     FORMAT, GOLDEN_TOLERANCE, Bundle, Prediction, Predictor, is_left_behind, open_bundle)
+from .stress import stress
 from .unknown import fit_bank
+if TYPE_CHECKING: from bearclass.learn.train import ImageLearner
 
 # %% auto #0
-__all__ = ['read_preprocessing', 'to_onnx', 'has_body', 'pick_golden', 'data_summary', 'attribution', 'check_destination',
-           'export_bundle', 'write_bundle', 'convert_learner', 'evaluate_bundle']
+__all__ = ['CALIBRATE_FROM', 'read_preprocessing', 'to_onnx', 'has_body', 'pick_golden', 'data_summary', 'attribution',
+           'calibrated', 'classes_markdown', 'check_destination', 'export_bundle', 'write_bundle', 'convert_learner',
+           'evaluate_bundle', 'compare_bundles', 'inspect_bundle', 'to_learner']
 
 # %% ../../nbs/ship/01_bundle.ipynb #8e302aa8
 _harmless = 'ToTensor', 'IntToFloatTensor', 'Pipeline', 'Categorize', 'PILImage'
@@ -149,13 +156,14 @@ def _small_png(file, size):
     return buf.getvalue()
 
 # %% ../../nbs/ship/01_bundle.ipynb #b0581d8a
-def _golden_files(learn, golden, size):
-    "{file name: bytes} for `golden/`, with the learner's own probabilities."
+def _golden_files(learn, golden, size, temperature):
+    "{file name: bytes} for `golden/`, with the learner's own probabilities at that temperature."
     pngs = {f'golden/{i}.png': _small_png(f, size) for i,f in enumerate(golden)}
     with tempfile.TemporaryDirectory() as d:
         files = [Path(d)/n.split('/')[1] for n in pngs]
         for f,b in zip(files, pngs.values()): f.write_bytes(b)
         probs = predict_probs(learn, files_dl(learn.dls, files, bs=8, num_workers=0))[0].numpy().astype(float)
+    probs = apply_temperature(probs, temperature)
     rows = [dict(file=n.split('/')[1], probs=p.tolist()) for n,p in zip(pngs, probs)]
     return {**pngs, 'golden/golden.json': json.dumps(dict(pictures=rows), indent=1).encode()}
 
@@ -166,8 +174,9 @@ def _learnt(learn):
     "What the manifest says of the split: `learnt`, the contents it learnt from; `None`: not known."
     known = vars(learn.dls).get('hash_split')
     files = _training_files(learn)
-    if known or not files: return known
-    return dict(learnt=sorted({content_sha256(f)[:16] for f in files}))
+    if not known and files: known = dict(learnt=sorted({content_sha256(f)[:16] for f in files}))
+    before = getattr(learn, 'learnt_before', [])   # where it trains on
+    return known and {**known, 'learnt': sorted({*known['learnt'], *before})}
 
 def _bank_file(learn):
     "The feature bank by its name, where there are pictures and a body to look at them."
@@ -208,23 +217,55 @@ def attribution(
     return f'# Attribution\n\n{head}\n\n{rows}'
 
 # %% ../../nbs/ship/01_bundle.ipynb #60e39744
-def _card(vocab, learn, data, valid):
+CALIBRATE_FROM = 50   # Pictures kept aside; fewer say too little about a temperature
+
+def calibrated(
+    ev:Evaluation|None, # Pictures kept aside, if there are any
+) -> tuple[float, str]: # (temperature, what it does, in a sentence)
+    "The temperature that fits what the model claims to how often it is right: 1 where too few pictures can tell."
+    if ev is None or len(ev.targs)<CALIBRATE_FROM or not ev.error_rate:   # faultless: as sure as it likes
+        return 1., 'Its probabilities are the network\'s own, not calibrated: too few pictures, or too few errors.'
+    try: temperature = float(np.clip(fit_temperature(ev), .2, 5))
+    except InputError as e: return 1., f'Its probabilities are the network\'s own, not calibrated: {e.got}.'
+    after = Evaluation(ev.files, ev.targs, apply_temperature(ev.probs, temperature), ev.vocab)
+    was,now = expected_calibration_error(ev),expected_calibration_error(after)
+    return temperature, (
+        f'Its probabilities are calibrated on these pictures (temperature {temperature:.2f}): the network\'s own '
+        f'are off by {was:.1%} on average, these by {now:.1%}.')
+
+def classes_markdown(
+    ev:Evaluation, # Pictures kept aside
+) -> str: # A Markdown table
+    "How often each class is recognised, with its 95 % interval."
+    head = '| pictures of | right | of | accuracy | 95 % interval |\n| --- | --- | --- | --- | --- |\n'
+    rows = class_table(ev)[lambda t: t.n>0].itertuples()
+    return head+''.join(
+        f'| {markdown_text(r.Index)} | {r.right} | {r.n} | {r.recall:.0%} | {1-r.high:.0%} to {1-r.low:.0%} |\n'
+        for r in rows)
+
+# %% ../../nbs/ship/01_bundle.ipynb #60e39745
+def _card(vocab, learn, data, ev, calibration, stressed):
     "The model card."
     arch = getattr(learn, 'arch_name', type(learn.model).__name__)
     began = getattr(learn, 'origin', '') or 'not known.'
     counts = ', '.join(f'{l} {n}' for l,n in data['labels'].items())
-    counts = counts or 'not known: the learner was loaded without its data'
-    how = valid['summary'] if valid else 'Not measured at export: the learner was loaded without its data.'
+    learnt = f"{counts}. Fingerprint: {data['fingerprint'][:16]}" if counts else (
+        'not known: the learner was loaded without its data')
+    how = f'{summary(ev)} {calibration}' if ev else 'Not measured at export: the learner was loaded without its data.'
     return f"""# An image classifier: {', '.join(vocab)}
 
 Architecture: {arch}. It knows only these {len(vocab)} classes and will name one of them for any picture at all,
 also for one that shows something quite different.
 
 - Weights to begin with: {began}
-- Pictures: {counts}.
+- Pictures: {learnt}.
 - How well it did on pictures kept aside: {how}
 - Meant for: learning, and pictures like those above. Not meant for decisions about people.
 - Use: `from bearclass.ship.predictor import Predictor; Predictor('this folder').predict('picture.jpg')`.
+
+{classes_markdown(ev) if ev else ''}
+Before it was published it was asked about drawn pictures that do not belong (noise, plain colours, patterns, writing,
+landscapes) and about its golden pictures, changed. {stressed}
 
 Nothing in this folder is code. `MANIFEST.json` lists every file with its sha256.
 """
@@ -235,15 +276,14 @@ def _versions():
 
 # %% ../../nbs/ship/01_bundle.ipynb #165de728
 def _facts(learn):
-    "(data, valid): what the learner knows of its data, and how well it did."
+    "(data, evaluation): what the learner knows of its data, and how well it does on pictures kept aside."
     dls = learn.dls
     pairs = [(f, y) for ds in (dls.train_ds, dls.valid_ds) for f,y in zip(picture_files(ds), _targets(ds))]
     pairs = [(f, y) for f,y in pairs if f.is_file()]   # some may have been set aside since
     if not pairs: return dict(n=0, labels={}, fingerprint=None), None
     ev = evaluate(learn)
     data = data_summary([f for f,_ in pairs], [str(dls.vocab[int(y)]) for _,y in pairs])
-    labels = [ev.vocab[t] for t in ev.targs]
-    return data, dict(n=len(labels), error_rate=ev.error_rate, summary=summary(ev), labels=labels, files=ev.files)
+    return data, ev
 
 def _targets(ds): return [ds.tls[-1][i] for i in range(len(ds.items))]
 
@@ -291,7 +331,7 @@ def export_bundle(
     golden:list|None=None,    # Pictures to check by; `None`: a few of the validation set
     replace:bool=False,       # Whether an older bundle may be replaced
 ) -> Bundle:
-    "Write a learner as plain data; the result has been loaded again and has answered as the learner does."
+    "Write a learner as plain data, calibrated; it has answered as the learner does and been read again."
     from safetensors.torch import save as to_safetensors
     check_destination(path, replace)
     check_one_label(learn.dls)
@@ -302,29 +342,31 @@ def export_bundle(
             'one for colour pictures: a bundle opens every picture as RGB, grey ones too',
             'train with `ImageBlock` in place of `ImageBlock(cls=PILImageBW)`')
     pre,vocab = read_preprocessing(learn.dls),[str(v) for v in learn.dls.vocab]
-    data,valid = _facts(learn)
-    if golden is None: golden = pick_golden(valid['files'], valid['labels']) if valid else []
+    data,ev = _facts(learn)
+    if golden is None: golden = pick_golden(ev.files, ev.targs) if ev else []
     if not golden:
         raise InputError(
             'a learner without its data, and no golden pictures',
             'a few pictures to check the exported model by',
             "pass some: `export_bundle(learn, 'model', golden=[...])`, one of each class")
     arch = getattr(learn, 'arch_name', type(learn.model).__name__)
-    config = dict(format=FORMAT, vocab=vocab, **pre, temperature=1., arch=arch)
+    temperature,calibration = calibrated(ev)
+    config = dict(format=FORMAT, vocab=vocab, **pre, temperature=temperature, arch=arch)
     weights = {k: v.detach().cpu().contiguous().clone() for k,v in learn.model.state_dict().items()}
     files = {
         'config.json': json.dumps(config, indent=1).encode(),
         'model.onnx': to_onnx(learn.model, pre['size']),
         'model.safetensors': to_safetensors(weights),
-        'README.md': _card(vocab, learn, data, valid).encode(),
         'ATTRIBUTION.md': attribution(learn.dls.path if data['n'] else None).encode(),
         **_bank_file(learn),
-        **_golden_files(learn, golden, pre['size'])}
-    measured = valid and {k: valid[k] for k in ('n', 'error_rate')}
+        **_golden_files(learn, golden, pre['size'], temperature)}
+    predictor = Predictor(Bundle(Path(path), config, {}, files))   # answers its golden pictures, or raises
+    files['README.md'] = _card(vocab, learn, data, ev, calibration, stress(predictor)).encode()
+    measured = ev and dict(n=len(ev.targs), error_rate=ev.error_rate)
     about = dict(arch=arch, weights=getattr(learn, 'origin', None), split=_learnt(learn), data=data, valid=measured)
     with new_folder(path, replace) as tmp:
         write_bundle(tmp, files, about)
-        Predictor(tmp)   # answers its golden pictures, or raises
+        open_bundle(tmp)   # as it will be read, or raises
     return open_bundle(path)
 
 # %% ../../nbs/ship/01_bundle.ipynb #d18dbb9f
@@ -439,3 +481,87 @@ def _evaluation(p, files):
         print(f'{count_of(copies, "picture")} asked about look to the model like ones it learnt from, saved again: '
               'the figure may be too good.')
     return Evaluation([f for f,_ in good], targs, np.stack([a.probs for _,a in good]), p.vocab)
+
+# %% ../../nbs/ship/01_bundle.ipynb #c0de0001
+def compare_bundles(
+    a:str|Path|Bundle,   # Exported model
+    b:str|Path|Bundle,   # Another, of the same classes
+    root:str|Path,       # Folder with one folder of pictures per class
+    **kwargs,            # For `evaluate_bundle`
+) -> Comparison:
+    "Which of two bundles does better on pictures that neither has learnt from."
+    evs = [evaluate_bundle(bundle, root, **kwargs) for bundle in (a, b)]
+    both = set(evs[0].files)&set(evs[1].files)
+    if not both:
+        raise InputError(
+            'no picture that both models can be judged by',
+            'some that neither has learnt from, of classes that both know',
+            'choose another folder')
+    return compare_models(*(_only(ev, both) for ev in evs))
+
+def _only(ev, files):
+    k = [i for i,f in enumerate(ev.files) if f in files]
+    return Evaluation([ev.files[i] for i in k], ev.targs[k], ev.probs[k], ev.vocab)
+
+# %% ../../nbs/ship/01_bundle.ipynb #c0de0004
+def inspect_bundle(
+    bundle:str|Path|Bundle, # Exported model
+) -> str: # A few lines
+    "What a bundle is and what it claims; every file has been checked, and its golden pictures have been asked about."
+    p = Predictor(bundle)
+    b,c,m = p.bundle,p.config,p.bundle.manifest
+    size,data,valid = sum(map(len, b.files.values())),m.get('data') or {},m.get('valid')
+    how = 'not measured at export'
+    if valid:
+        low,high = wilson_interval(round(valid['error_rate']*valid['n']), valid['n'])
+        how = (f"error rate {valid['error_rate']:.1%} on {valid['n']} pictures kept aside "
+               f'(95 % interval {low:.1%} to {high:.1%})')
+    mark = sha256(b.files['MANIFEST.json']).hexdigest()[:16]
+    lines = dict(
+        classes=listed(p.vocab),
+        network=f"{c.get('arch', 'not known')}, {c['size']} pixels, {c['method']}, temperature {c['temperature']:.2f}",
+        began=m.get('weights') or 'not known',
+        learnt=listed(f'{l} {n}' for l,n in data.get('labels', {}).items()) or 'not known',
+        judged=how,
+        unknown=f'{count_of(len(p.bank.rows), "picture")} to compare with' if p.bank else 'it cannot tell',
+        files=f"{size/1e6:.1f} MB, exported {m.get('created', 'on a day not known')}, fingerprint {mark}",
+        golden=f'as at export: {p.check_golden():.1e} off at most')
+    return '\n'.join(f'{k:8} {v}' for k,v in lines.items())
+
+# %% ../../nbs/ship/01_bundle.ipynb #c0de0007
+def to_learner(
+    bundle:str|Path|Bundle, # Exported model that `image_learner` has built
+    dls,                    # `DataLoaders` of the same classes
+    **kwargs,               # For `image_learner`
+) -> ImageLearner: # Answers as the model does, and trains on
+    "A learner with the weights of a bundle; an error when these pictures do not fit it."
+    from safetensors.torch import load
+    from bearclass.learn.train import KeepNorms, image_learner
+    b = bundle if isinstance(bundle, Bundle) else open_bundle(bundle)
+    if (classes := [str(v) for v in getattr(dls, 'vocab', [])])!=b.vocab:
+        raise InputError(
+            f'pictures of {listed(classes) or "no classes"}',
+            f'the classes of the model, in its order: {listed(b.vocab)}',
+            'choose those folders, or train a model anew')
+    kwargs = dict(train_bn=False, cbs=KeepNorms()) | kwargs
+    try:
+        learn = image_learner(dls, b.config['arch'], weights=False, **kwargs)
+        learn.model.load_state_dict(load(b.files['model.safetensors']))
+    except (InputError, RuntimeError) as e:
+        raise InputError(
+            f"a bundle whose network cannot be built here ({b.config['arch']}: {one_line(e, 120)})",
+            'one that was trained with `image_learner`',
+            'train a model anew') from e
+    now = read_preprocessing(learn.dls)
+    if not np.allclose([now[k] for k in ('mean', 'std')], [b.config[k] for k in ('mean', 'std')], atol=1e-3):
+        raise InputError(
+            'pictures normalised otherwise than those that the model learnt from',
+            f"Normalize with mean {b.config['mean']} and std {b.config['std']}",
+            'leave your own Normalize out of the batch transforms')
+    learn.origin = f"a bundle ({b.manifest.get('weights') or 'not known'})"
+    learn.learnt_before = (b.manifest.get('split') or {}).get('learnt', [])
+    valid = picture_files(dls.valid_ds)
+    if known := len(valid)-len(kept_aside(valid, dict(learnt=learn.learnt_before))):
+        print(f'{known} of {count_of(len(valid), "validation picture")} the model has learnt from before: '
+              'the figures will be too good.')
+    return learn

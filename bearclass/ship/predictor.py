@@ -7,13 +7,17 @@ from __future__ import annotations
 import hashlib, json, os
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 import numpy as np
-from ..core import BundleError, DependencyError, InputError, MissingError, door, why_no_label
+from ..core import (
+    BundleError, DependencyError, InputError, MissingError, door, progress, why_no_label, write_atomic)
 from ..images import FIT_METHODS, fit, open_rgb, to_array
 from .unknown import read_bank
+if TYPE_CHECKING: import pandas as pd
 
 # %% auto #0
-__all__ = ['FORMAT', 'GOLDEN_TOLERANCE', 'Bundle', 'is_left_behind', 'open_bundle', 'Prediction', 'softmax', 'Predictor']
+__all__ = ['FORMAT', 'GOLDEN_TOLERANCE', 'Bundle', 'is_left_behind', 'open_bundle', 'Prediction', 'softmax', 'Predictor',
+           'predict_folder']
 
 # %% ../../nbs/ship/03_predictor.ipynb #46316047
 FORMAT = 1
@@ -299,3 +303,26 @@ class Predictor:
         want = np.array(row['probs'], dtype=float)
         if want.shape!=(len(self.vocab),): raise ValueError('one probability a class')
         return np.abs(self.predict(self.bundle.files[f"golden/{row['file']}"]).probs - want).max()
+
+# %% ../../nbs/ship/03_predictor.ipynb #f01de201
+def predict_folder(
+    bundle:str|Path|Bundle|Predictor, # Exported model
+    folder:str|Path,                  # Pictures, also in folders below
+    csv:str|Path|None=None,           # File to write the table to
+    bs:int=4,                         # Pictures at a time
+) -> pd.DataFrame: # One row a picture: path, label, probability, unknown, distance, problem ('' where there is none)
+    "What a model says about every picture in a folder."
+    import pandas as pd   # here, for an app needs no tables
+    from bearclass.dataset import get_image_files, passed_over
+    p = bundle if isinstance(bundle, Predictor) else Predictor(bundle)
+    files,rows = get_image_files(folder),[]
+    if said := passed_over([folder]): print(said)
+    for i in progress(range(0, len(files), bs), desc='predict'):
+        rows += map(_table_row, files[i:i+bs], p.predict_batch(files[i:i+bs], bs))
+    df = pd.DataFrame(rows, columns=['path', 'label', 'probability', 'unknown', 'distance', 'problem'])
+    if csv: write_atomic(csv, df.to_csv(index=False))
+    return df
+
+def _table_row(file, answer):
+    if not isinstance(answer, Prediction): return file, None, None, None, None, str(answer)
+    return file, answer.label, answer.probs.max(), answer.unknown, answer.distance, ''
