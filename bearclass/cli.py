@@ -14,7 +14,8 @@ from .heal import heal
 
 # %% auto #0
 __all__ = ['cmd_doctor', 'cmd_heal', 'make_parser', 'main', 'cmd_search', 'cmd_download', 'cmd_verify', 'cmd_duplicates',
-           'cmd_train', 'cmd_predict', 'cmd_evaluate', 'cmd_export', 'cmd_app', 'cmd_serve', 'cmd_page', 'cmd_demo']
+           'cmd_train', 'cmd_predict', 'cmd_evaluate', 'cmd_export', 'cmd_app', 'cmd_serve', 'cmd_page', 'cmd_new_app',
+           'cmd_demo']
 
 # %% ../nbs/cli.ipynb #c12ebfa4
 _commands = {}   # name -> (function, help, example, arguments)
@@ -330,6 +331,20 @@ def cmd_serve(a):
 def cmd_page(a):
     from bearclass.ship.page import export_page
     export_page(a.bundle, a.out, a.runtime, a.replace)
+
+@_command(
+    'write a repository that shows a bundle to the world', 'bearclass new-app model bears --github ada/bears --check',
+    _bundle, _arg('folder', help='folder to make'),
+    _arg('--notebook', help='your own page; it finds the model in `bundle`'),
+    _arg('--github', metavar='NAME/REPOSITORY', help='where it will be, for the badge'),
+    _arg('--check', action='store_true', help='try it in an empty environment and a browser, for some minutes'))
+def cmd_new_app(a):
+    from bearclass.ship.scaffold import check_app, new_app
+    print(f'{new_app(a.bundle, a.folder, a.notebook, a.github)}: a repository; its README.md says how to publish it.')
+    if not a.check: return
+    found = check_app(a.folder)
+    print(found)
+    return 0 if found.fits else 1
 
 # %% ../nbs/cli.ipynb #480cb2af
 def _demo_pictures(a, out):

@@ -222,3 +222,22 @@ def test_serve_from_an_installed_package(binder, tmp_path):
     repo,venv,env = binder
     with serving(repo/'nbs/app/bundle', python=venv/'bin/python', cwd=tmp_path, env=env) as (url,_):
         assert status(url) == 200
+
+@pytest.mark.slow
+def test_a_repository_of_its_own_on_binder(binder, small_bundle, browser_page, photo, tmp_path):
+    "Settings from the repository's own `postBuild`; Python finds `classifier` beside the notebook."
+    from bearclass.ship.scaffold import new_app
+    _,venv,env = binder
+    app = new_app(small_bundle, tmp_path/'app', github='ada/app')
+    (venv/'etc/jupyter/jupyter_server_config.json').unlink()
+    got = run(['bash', 'binder/postBuild'], cwd=app, env=env)
+    assert got.returncode==0 and 'jupyter_server_config.json' in got.stdout, got.stdout[-2000:]
+    port = free_port()
+    cmd = [venv/'bin/python', '-m', 'jupyter_server', '--no-browser', '--allow-root', '--ip=127.0.0.1',
+           f'--port={port}', '--IdentityProvider.token=binder']
+    link = A.binder_url('ada', 'app', notebook='app.ipynb')
+    assert link in (app/'README.md').read_text(encoding='utf-8')
+    with started(cmd, port, cwd=app, env=env):
+        visit(browser_page, f"http://127.0.0.1:{port}/{link.split('urlpath=')[1]}?token=binder")
+        upload(browser_page, photo)
+        assert label(browser_page) == expected(small_bundle, photo)
