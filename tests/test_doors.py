@@ -130,6 +130,7 @@ def calls(w):
         classifier_app=dict(predictor=w.bundle),
         cleaning_gain=dict(learn=learn, root=root, on='validation', refits=1),
         cleaning_page=dict(issues=issues, path=new.with_suffix('.html'), root=root, n=2),
+        compare_bundles=dict(a=w.bundle, b=w.bundle, root=root),
         compare_models=dict(a=ev, b=ev, alpha=.05),
         compare_resizes=dict(img=files[0], size=32, min_scale=.3, n_random=1),
         confusion_matrix=dict(targs=[0, 1], preds=[1, 1], n_classes=2),
@@ -144,6 +145,7 @@ def calls(w):
         draw_bears=dict(root=new, n_per_class=1, seed=1, size=64),
         evaluate=dict(learn=learn, ds_idx=1),
         evaluate_bundle=dict(bundle=w.bundle, root=root, only_valid=False),
+        explain_cell=dict(text='x = 1'),
         export_bundle=dict(learn=None, path=''),
         find_duplicates=dict(root=root, threshold=.95, certain=.97, n_workers=1),
         first_filters=dict(model=learn.model),
@@ -163,6 +165,7 @@ def calls(w):
         image_learner=dict(dls=learn.dls, arch='tiny_cnn', weights=False, metrics=(), device='cpu'),
         image_stats=dict(root=root),
         image_tfms=dict(size=32, method='crop', zoom=None, min_scale=.5),
+        inspect_bundle=dict(bundle=w.bundle),
         label_issues=dict(learn=learn, method='auto', folds=2, seed=1),
         launch_training=dict(fn=None),
         leaks=dict(dups=star.find_duplicates(root, n_workers=1), train=files[:4], valid=files[4:]),
@@ -189,6 +192,7 @@ def calls(w):
         plot_patches=dict(patches={0: []}),
         plot_report=dict(report=None),
         plot_top_losses=dict(worst=star.top_losses(ev, 2), ncols=2),
+        predict_folder=dict(bundle=w.bundle, folder=root, csv=None, bs=4),
         practical_effect=dict(places={'here': (10, 40)}, generations=1, cases=10),
         put_away_test=dict(root=root, pct=.1, seed=1),
         quarantine=dict(files=files[:1], root=root, max_share=.2),
@@ -213,11 +217,13 @@ def calls(w):
         spectrogram_image=dict(spec=np.eye(4), size=4),
         split_by_hash=dict(files=files, valid_pct=.2, seed=1),
         split_table=dict(files=files, side=[True]*8+[False]*8),
+        stress=dict(bundle=w.bundle, files=files[:2], n=1, sure=.9),
         summary=dict(ev=ev),
         tiny_cnn=dict(weights=None),
         to_img2dataset=dict(what=[web], path=new.with_suffix('.jsonl'), label='black', per_shard=10),
         top_losses=dict(ev=ev, k=1),
         top_patches=dict(learn=learn, layer='0.0', channel=0, n=1, files=files[:2]),
+        to_learner=dict(bundle=w.bundle, dls=learn.dls),
         torchrun_command=dict(script=w.note, n_procs=1, n_machines=1),
         undo_quarantine=dict(root=root, files=None),
         verify_images=dict(fns=files[:2], max_workers=1),
@@ -228,11 +234,9 @@ def calls(w):
 
 # the course's own lines, as short as a lesson has them: what Python says of their operands is the answer
 LINES = set('apply_step is_3 mnist_distance mse sgd_step train_epoch'.split())
-# data, aliases, fastai's, and names of another year, which have tests of their own
-ELSEWHERE = set('''doc doctor untar_data Bundle Evaluation BearclassError TrainingError cnn_learner
-    ConvLearner create_cnn DatasetFormatter ImageDataBunch ImageItemList ImageList get_image_files_sorted heal
-    get_transforms gv image_cat image_dog image_input
-    open_image'''.split())
+# data, aliases and fastai's; names of another year have tests of their own
+ELSEWHERE = set('''doc doctor untar_data Bundle Evaluation BearclassError TrainingError heal gv image_input
+    cnn_learner image_cat image_dog'''.split())
 # they make something of almost anything, slowly
 MAKERS = 'digits_folder draw_bears load_digits_3_7 animate_fit'.split()
 SOME = 'none negative huge words nul things mapping table'.split()
@@ -240,7 +244,7 @@ SOME = 'none negative huge words nul things mapping table'.split()
 
 def ours():
     home = {n: getattr(getattr(star, n), '__module__', None) for n in star.__all__}
-    return {n for n,module in home.items() if str(module).startswith('bearclass')}
+    return {n for n,module in home.items() if str(module).startswith('bearclass') and 'learn.course' not in module}
 
 
 def outcome(f, kwargs):

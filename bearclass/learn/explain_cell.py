@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from IPython import get_ipython
 from IPython.core.error import UsageError
 from IPython.display import display
+from ..core import door
 from .course import OLD
 
 # %% auto #0
@@ -119,6 +120,7 @@ class ExplainedCell:
             rows.append(f'<tr{shade}>{cells}</tr>')
         return f"<table>{''.join(rows)}</table>"
 
+@door
 def explain_cell(
     text:str, # A cell of another year
 ) -> ExplainedCell: # With `.old` and `.new`

@@ -483,6 +483,7 @@ def _evaluation(p, files):
     return Evaluation([f for f,_ in good], targs, np.stack([a.probs for _,a in good]), p.vocab)
 
 # %% ../../nbs/ship/01_bundle.ipynb #c0de0001
+@door
 def compare_bundles(
     a:str|Path|Bundle,   # Exported model
     b:str|Path|Bundle,   # Another, of the same classes
@@ -504,6 +505,7 @@ def _only(ev, files):
     return Evaluation([ev.files[i] for i in k], ev.targs[k], ev.probs[k], ev.vocab)
 
 # %% ../../nbs/ship/01_bundle.ipynb #c0de0004
+@door
 def inspect_bundle(
     bundle:str|Path|Bundle, # Exported model
 ) -> str: # A few lines
@@ -529,6 +531,7 @@ def inspect_bundle(
     return '\n'.join(f'{k:8} {v}' for k,v in lines.items())
 
 # %% ../../nbs/ship/01_bundle.ipynb #c0de0007
+@door
 def to_learner(
     bundle:str|Path|Bundle, # Exported model that `image_learner` has built
     dls,                    # `DataLoaders` of the same classes

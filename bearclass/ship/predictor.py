@@ -305,6 +305,7 @@ class Predictor:
         return np.abs(self.predict(self.bundle.files[f"golden/{row['file']}"]).probs - want).max()
 
 # %% ../../nbs/ship/03_predictor.ipynb #f01de201
+@door
 def predict_folder(
     bundle:str|Path|Bundle|Predictor, # Exported model
     folder:str|Path,                  # Pictures, also in folders below

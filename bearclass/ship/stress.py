@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter, ImageFont, ImageOps
-from ..core import InputError, count_of, progress
+from ..core import InputError, count_of, door, progress
 from ..images import open_rgb
 from .predictor import Bundle, Predictor
 if TYPE_CHECKING: import pandas as pd
@@ -115,6 +115,7 @@ def _row(answers, sure, asked=None):
         unknown=sum(bool(a.unknown) for a in answers),
         changed=np.nan if asked is None else sum(a!=b for a,b in zip(labels, asked)))
 
+@door
 def stress(
     bundle:str|Path|Bundle|Predictor, # Exported model
     files:list|None=None,   # A few dozen pictures that belong; `None`: the golden ones
