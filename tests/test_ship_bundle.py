@@ -9,6 +9,8 @@ def unsure(tmp_path_factory, one_thread):
     "(folder, learner): reds and blues of which every fifth wears the other's name, so that nobody can be always right."
     from bearclass.learn.blocks import from_folder
     from bearclass.learn.train import image_learner
+    from fastai.torch_core import set_seed
+    set_seed(0)
     root,rng = tmp_path_factory.mktemp('unsure')/'colours',np.random.default_rng(0)
     colours = dict(red=(190, 60, 60), blue=(60, 60, 190))
     for label,other in ('red', 'blue'), ('blue', 'red'):
@@ -17,7 +19,7 @@ def unsure(tmp_path_factory, one_thread):
             pixels = np.array(colours[other if i%5==0 else label])+rng.normal(0, 30, (24, 24, 3))
             Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(root/label/f'{i}.png')
     learn = image_learner(from_folder(root, size=24, bs=16, valid_pct=.4), 'tiny_cnn', verbose=False)
-    with learn.no_bar(), learn.no_logging(): learn.fit_one_cycle(4, 1e-2)
+    with learn.no_bar(), learn.no_logging(): learn.fit_one_cycle(8, 1e-2)
     return root,learn
 
 
@@ -28,7 +30,7 @@ def test_a_bundle_claims_what_comes_true(unsure, tmp_path):
     ev = evaluate(learn)
     learn.model[-1][-1].weight.data *= 4   # it boasts from now on; its answers stay
     boasts = evaluate(learn)
-    assert (boasts.preds==ev.preds).all() and 0<ev.error_rate<.4
+    assert (boasts.preds==ev.preds).all() and 0<ev.error_rate<.35
     b = export_bundle(learn, tmp_path/'bundle')
     served = evaluate_bundle(b, root)
     temperature,own = b.config['temperature'],dict(zip(boasts.files, boasts.probs))
