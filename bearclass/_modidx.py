@@ -1670,6 +1670,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                   'bearclass.images._unpacks': ('images.html#_unpacks', 'bearclass/images.py'),
                                   'bearclass.images._uploaded': ('images.html#_uploaded', 'bearclass/images.py'),
                                   'bearclass.images.bare_jpeg': ('images.html#bare_jpeg', 'bearclass/images.py'),
+                                  'bearclass.images.check_method': ('images.html#check_method', 'bearclass/images.py'),
                                   'bearclass.images.crop_box': ('images.html#crop_box', 'bearclass/images.py'),
                                   'bearclass.images.default_zoom': ('images.html#default_zoom', 'bearclass/images.py'),
                                   'bearclass.images.explain_failure': ('images.html#explain_failure', 'bearclass/images.py'),

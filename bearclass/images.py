@@ -15,7 +15,8 @@ from .core import InputError, MissingError
 
 # %% auto #0
 __all__ = ['MAX_PIXELS', 'MAX_PHOTO', 'FIT_METHODS', 'IMAGENET_STATS', 'image_formats', 'bare_jpeg', 'open_lazy', 'name_of',
-           'explain_failure', 'orientation', 'to_rgb', 'open_rgb', 'crop_box', 'default_zoom', 'fit', 'to_array']
+           'explain_failure', 'orientation', 'to_rgb', 'open_rgb', 'crop_box', 'default_zoom', 'check_method', 'fit',
+           'to_array']
 
 # %% ../nbs/images.ipynb #42194cb4
 MAX_PIXELS = 50_000_000  # 50 megapixels: what fits a laptop's memory
@@ -291,6 +292,13 @@ def default_zoom(
     "1.14 for crops; squished and padded pictures are shown whole."
     return 1.14 if method=='crop' else 1.
 
+def check_method(
+    method, # How a picture is to be fitted
+) -> None:
+    "Raise unless it is one of the three ways."
+    if method in FIT_METHODS: return
+    raise InputError(f'method={method!r}', f"one of {', '.join(FIT_METHODS)}", 'choose one')
+
 def fit(
     img:Image.Image,      # RGB picture of any size
     size:int,             # Side of the square, in pixels
@@ -298,11 +306,7 @@ def fit(
     zoom:float|None=None, # How much closer than necessary, at least 1; `None`: `default_zoom(method)`; `pad` has none
 ) -> Image.Image: # RGB, `size` x `size`
     "Fit a picture to a square, the same way on every system."
-    if method not in FIT_METHODS:
-        raise InputError(
-            f'method={method!r}',
-            f"one of {', '.join(FIT_METHODS)}",
-            'choose one')
+    check_method(method)
     zoom = default_zoom(method) if zoom is None else zoom
     if size<1 or zoom<1: raise InputError(f'size={size}, zoom={zoom}', 'size and zoom of at least 1', 'change them')
     if method=='crop': return _resize(img.crop(crop_box(*img.size, zoom)), size, size)

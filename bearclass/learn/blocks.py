@@ -17,7 +17,7 @@ with warnings.catch_warnings():
 from ..core import InputError, MissingError, door, listed
 from ..dataset import composed, content_sha256, get_image_files, parent_name, passed_over, why_no_label
 from ..gather.verify import check_images
-from ..images import default_zoom, fit, open_rgb
+from ..images import check_method, default_zoom, fit, open_rgb
 from .splits import StratifiedHashSplitter, check_share, checked
 
 # %% auto #0
@@ -78,6 +78,7 @@ def image_tfms(
     augment:bool=True,   # False: training pictures are fitted like validation pictures
 ) -> list: # Item transforms
     "How single pictures become squares: varied in training, always the same in validation."
+    check_method(method)
     valid = Fit(size, method, zoom, split_idx=1 if augment else None)
     if not augment: return [valid]
     train = RandomResizedCrop(size, min_scale=min_scale)
@@ -231,7 +232,7 @@ def find_images(
         if not forms: forms.update({composed(str(o)): o for o in Path(path).rglob('*') if o.is_file()})
         return forms.get(composed(str(f)))
     def _find(name):
-        for f in Path(name), Path(path)/name:
+        for f in Path(name), Path(path)/name, Path(path)/str(name).replace('\\', '/'):   # the last from Windows
             if f.is_file(): return f
         return _in_another_form(f)
     return [_find(name) for name in names]
@@ -327,7 +328,8 @@ def from_lists(
 ) -> DataLoaders:
     "`DataLoaders` from a list of files and a list of labels. Shape of fastai's `ImageDataLoaders.from_lists`."
     _check_numbers(size, bs, valid_pct)
-    fnames,labels = list(fnames),list(labels)
+    fnames = list(fnames)
+    labels = labels.tolist() if hasattr(labels, 'tolist') else list(labels)
     y_block = y_block or _guess_block(labels)
     labels = clean_labels(fnames, labels, y_block)
     files = find_images(path, fnames)

@@ -202,7 +202,8 @@ def labels_by_re(
     pat:str,        # Regular expression; the first pair of parentheses is the label
 ) -> list[str]: # One label a file
     "What the pattern finds in each name, or in each path when the pattern has a slash."
-    p = re.compile(pat)
+    try: p = re.compile(pat)
+    except re.error as e: raise InputError(f'pat={pat!r}: {e}', 'a regular expression', 'correct it') from e
     if not p.groups:
         raise InputError(
             f'the pattern {pat!r} has no parentheses',
