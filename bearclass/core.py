@@ -75,12 +75,13 @@ def markdown_text(
 def _is_many(o): return isinstance(o, Iterable) and not (isinstance(o, (str, bytes, Mapping)) or hasattr(o, 'columns'))
 
 def _is_array(o):
-    "Numbers, at least one, in any shape."
+    "Numbers in any shape; none at all only where an array says of what kind they would be."
     import numpy as np
+    given = o
     if not hasattr(o, '__array__') and not isinstance(o, (list, tuple)): return False
     try: o = np.asarray(o)
     except (TypeError, ValueError, RuntimeError): return False   # rows of several lengths; a tensor elsewhere
-    return o.dtype.kind in 'biuf' and o.size>0
+    return o.dtype.kind in 'biuf' and (o.size>0 or o is given)
 
 _kinds = dict(
     Callable=callable, str=lambda o: isinstance(o, str), Path=lambda o: isinstance(o, os.PathLike),

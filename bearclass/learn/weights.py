@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 import torchvision
 from torch import nn
-from ..core import InputError, MissingError, is_offline
+from ..core import InputError, MissingError, is_offline, one_line
 from ..doctor import BOXED, boxed_names, weight_folders, weight_suffixes
 
 # %% auto #0
@@ -52,7 +52,7 @@ def find_arch(
     if callable(arch) and not isinstance(arch, nn.Module): return arch
     if not isinstance(arch, str):
         raise InputError(
-            f'arch of type {type(arch).__name__}',
+            f'arch={one_line(arch, 60)}',
             'a name, or a function that builds a model',
             "try 'resnet18'; for a network of your own use fastai's `Learner(dls, model)`")
     if arch=='tiny_cnn': return tiny_cnn
