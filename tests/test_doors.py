@@ -350,4 +350,4 @@ def test_a_bundle_with_what_a_file_manager_left_can_be_replaced(world):
 
 
 def test_a_network_is_no_architecture(world):
-    with pytest.raises(InputError, match='of type ResNet'): star.image_learner(world.learn.dls, star.resnet18())
+    with pytest.raises(InputError, match='arch=ResNet'): star.image_learner(world.learn.dls, star.resnet18())

@@ -159,7 +159,6 @@ def draw_bears(
     "Draw black bears, grizzlies and teddies into `root`, spoil some on request, and tell which."
     import pandas as pd
     root = Path(root)
-    if n_per_class<1: raise InputError(f'{n_per_class=}', '1 picture or more', 'ask for some')
     if not 0<=label_noise<=1:
         raise InputError(f'{label_noise=}', 'a fraction from 0 to 1, such as 0.1', 'divide per cent by 100')
     if min(broken, duplicates)<0:
