@@ -118,9 +118,10 @@ _ranges = dict(
     max=(-1e9, 1e9))
 
 def _no_entry(f, p, says, value):
-    from fastcore.docments import docments
-    try: about = docments(f).get(p.name)
-    except OSError: about = None   # typed at a prompt: there is no source to read it in
+    try:
+        from fastcore.docments import docments
+        about = docments(f).get(p.name)
+    except (ImportError, OSError): about = None   # an app without fastcore; typed at a prompt, without a source
     low,high = _ranges.get(p.name, (None, None))
     within = f', from {low:,} to {high:,}' if low is not None else ''
     return InputError(

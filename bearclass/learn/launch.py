@@ -209,7 +209,7 @@ def distributed(
 class LaunchError(BearclassError, RuntimeError): "A process that died or raised an error."
 
 def pack_job(
-    fn:Callable,  # The training function
+    fn, # The training function
     args:tuple,   # Its positional arguments
     kwargs:dict,  # Its named arguments
 ) -> bytes: # Pickled by value where other processes could not import it
@@ -363,7 +363,7 @@ def how_many(
 # %% ../../nbs/learn/17_launch.ipynb #04b376c0
 @door
 def launch_training(
-    fn:Callable,          # Builds `dls` and `learn`, trains in `with distributed(learn):`, returns what you want
+    fn, # Builds `dls` and `learn`, trains in `with distributed(learn):`, returns what you want
     *args,                # For `fn`
     n_procs:int|None=None, # Processes on this machine; `None`: one per GPU, or one. torchrun brings its own
     cpu:bool=False,       # Leave the GPUs alone, to try it out

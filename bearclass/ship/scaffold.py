@@ -33,7 +33,8 @@ def _imports(source, package=''):
 
 def _is_ours(module): return module.split('.')[0]=='bearclass'
 
-_at_home = {'bearclass.ship.bundle'}   # makes a bundle of a learner, for whoever has one, and torch with it
+# a bundle of a learner, the table of a folder, more words in an error: for whoever has what it takes
+_at_home = {'bearclass.ship.bundle', 'pandas', 'fastcore.docments'}
 
 def _carried():
     "{name in the package: text} of what the page needs of bearclass, and the names of others' packages it imports."
