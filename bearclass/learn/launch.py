@@ -5,7 +5,6 @@
 # %% ../../nbs/learn/17_launch.ipynb #04c3a531
 from __future__ import annotations
 import json, logging, os, random, shlex, signal, sys, tempfile, threading, time
-from collections.abc import Callable
 from contextlib import contextmanager, nullcontext, redirect_stdout
 from copy import copy
 from datetime import timedelta
