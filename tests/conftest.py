@@ -25,6 +25,11 @@ if signal.getsignal(signal.SIGINT)==signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+def pytest_collection_modifyitems(items):
+    "The lessons take longest and begin first, so that both processes end together."
+    items.sort(key=lambda item: item.path.name!='test_lessons.py')
+
+
 @pytest.fixture(autouse=True)
 def seeded():
     "Every test begins with the same chance, also that from which fastai's DataLoaders draw the order of batches."
