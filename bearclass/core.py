@@ -78,7 +78,7 @@ def _is_array(o):
     "Numbers in any shape; none at all only where an array says of what kind they would be."
     import numpy as np
     given = o
-    if not hasattr(o, '__array__') and not isinstance(o, (list, tuple)): return False
+    if not hasattr(o, '__array__') and not isinstance(o, (list, tuple, range)): return False
     try: o = np.asarray(o)
     except (TypeError, ValueError, RuntimeError): return False   # rows of several lengths; a tensor elsewhere
     return o.dtype.kind in 'biuf' and (o.size>0 or o is given)

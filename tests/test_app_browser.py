@@ -35,7 +35,11 @@ def upload(page, path):
     chooser.value.set_files(path)
 
 def label(page): return page.inner_text('.bc-label')
-def message(page): return page.inner_text('.bc-message')
+def says(page, text):
+    "Wait until the page's message has it: an earlier answer may have had a message too."
+    from playwright.sync_api import expect
+    expect(page.locator('.bc-message')).to_contain_text(text, timeout=300_000)
+
 def shown(page, selector): return page.locator(selector).count()
 
 def expected(bundle, path):
@@ -67,7 +71,7 @@ def test_a_visit(app_url, small_bundle, browser_page, photo, screenshots, tmp_pa
     note = tmp_path/'note.jpg'
     note.write_text('not a picture')
     upload(page, note)
-    assert '“note.jpg” is not a picture' in message(page)
+    says(page, '“note.jpg” is not a picture')
     assert shown(page, '.bc-label') == shown(page, '.bc-bar') == shown(page, '.bearclass img') == 0
     page.screenshot(path=screenshots/'app_error.png')
     upload(page, photo)
@@ -85,7 +89,8 @@ def test_large_files(app_url, small_bundle, browser_page, tmp_path):
     assert label(page) == expected(small_bundle, big)
     huge.write_bytes(bytes(MAX_UPLOAD+1_000_000))
     upload(page, huge)
-    assert '“huge.jpg” has 26 MB, and the limit is 25 MB' in message(page) and shown(page, '.bc-label') == 0
+    says(page, '“huge.jpg” has 26 MB, and the limit is 25 MB')
+    assert shown(page, '.bc-label') == 0
 
 def test_on_a_phone(app_url, browser, photo, screenshots):
     context = browser.new_context(viewport=dict(width=360, height=740), device_scale_factor=2)
@@ -159,7 +164,7 @@ def test_refused_bundle(small_bundle, browser_page, screenshots, tmp_path):
     (folder/'bundle/extra.txt').write_text('not listed')
     with started(A.voila_command(port), port, cwd=folder, env=here_env()):
         browser_page.goto(f'http://127.0.0.1:{port}/')
-        assert 'holds more than its manifest lists' in message(browser_page)
+        says(browser_page, 'holds more than its manifest lists')
         browser_page.screenshot(path=screenshots/'app_refused.png')
         assert str(tmp_path) not in browser_page.content() and 'Traceback' not in browser_page.content()
 

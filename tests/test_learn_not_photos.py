@@ -65,7 +65,7 @@ def test_a_bad_file_is_reported_and_a_bug_is_not_hidden(tmp_path):
     for i,data in enumerate((b'abc', b'', b'xyz')): (tmp_path/f'src/a/{i}.bin').write_bytes(data)
     def draw(f): return mouse_track_image(*[list(f.read_bytes())]*2, range(f.stat().st_size))
     made = picture_folder(tmp_path/'src', tmp_path/'dest', draw)
-    assert list(made.ok)==[True, False, True] and 'at least 1' in made.reason[1] and made.path[1] is None
+    assert list(made.ok)==[True, False, True] and 'x=[]' in made.reason[1] and made.path[1] is None
     with pytest.raises(ZeroDivisionError): picture_folder(tmp_path/'src', tmp_path/'dest', lambda f: 1/0)
 
 
