@@ -9,7 +9,7 @@ from pathlib import Path
 from textwrap import indent
 from typing import NamedTuple
 import bearclass
-from .core import InputError, one_line
+from .core import InputError, door, one_line
 
 # %% auto #0
 __all__ = ['KNOWN', 'Known', 'Remedy', 'heal', 'load_ipython_extension']
@@ -72,6 +72,7 @@ def _last_match(pattern, text):
     "[(where it ends, the line)] of the last line that begins with a pattern; [] if none does."
     return [(m.end(), m[1]) for m in re.finditer(f'{_begin}(?:{pattern}).*)', text, re.M)][-1:]
 
+@door
 def heal(
     trouble:str|BaseException, # A traceback as text, also with more around it; or an exception
 ) -> Remedy: # Prints as advice

@@ -161,6 +161,7 @@ def calls(w):
         gather_images=dict(root=root, classes={'black': 'black bear'}, n=1, provider='drawn'),
         get_image_files=dict(path=root, recurse=True, folders=None),
         grad_cam=dict(learn=learn, img=files[0], cls=0, layer=None),
+        heal=dict(trouble='KeyError: 1'),
         image_block=dict(size=32, valid_pct=.2, seed=1, method='crop', min_scale=.5),
         image_learner=dict(dls=learn.dls, arch='tiny_cnn', weights=False, metrics=(), device='cpu'),
         image_stats=dict(root=root),
@@ -235,7 +236,7 @@ def calls(w):
 # the course's own lines, as short as a lesson has them: what Python says of their operands is the answer
 LINES = set('apply_step is_3 mnist_distance mse sgd_step train_epoch'.split())
 # data, aliases and fastai's; names of another year have tests of their own
-ELSEWHERE = set('''doc doctor untar_data Bundle Evaluation BearclassError TrainingError heal gv image_input
+ELSEWHERE = set('''doc doctor untar_data Bundle Evaluation BearclassError TrainingError gv image_input
     cnn_learner image_cat image_dog'''.split())
 # they make something of almost anything, slowly
 MAKERS = 'digits_folder draw_bears load_digits_3_7 animate_fit'.split()
