@@ -3319,7 +3319,6 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                 'bearclass/ship/bundle.py'),
                                        'bearclass.ship.bundle._names': ('ship/bundle.html#_names', 'bearclass/ship/bundle.py'),
                                        'bearclass.ship.bundle._not_learnt': ('ship/bundle.html#_not_learnt', 'bearclass/ship/bundle.py'),
-                                       'bearclass.ship.bundle._numbers': ('ship/bundle.html#_numbers', 'bearclass/ship/bundle.py'),
                                        'bearclass.ship.bundle._only': ('ship/bundle.html#_only', 'bearclass/ship/bundle.py'),
                                        'bearclass.ship.bundle._origin': ('ship/bundle.html#_origin', 'bearclass/ship/bundle.py'),
                                        'bearclass.ship.bundle._presized': ('ship/bundle.html#_presized', 'bearclass/ship/bundle.py'),

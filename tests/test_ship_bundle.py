@@ -83,8 +83,8 @@ def as_the_bundle_sees(dls, files, channels):
 @pytest.mark.parametrize('channels', [3, 1])
 @pytest.mark.parametrize('what', 'crop squish zeros reflection border random_crop presized'.split())
 def test_pictures_are_prepared_as_in_training(odd_pictures, what, channels, normalised):
-    from fastai.vision.all import (CategoryBlock, DataBlock, ImageBlock, Normalize, PILImage, PILImageBW, RandomSplitter,
-                                   aug_transforms, parent_label)
+    from fastai.vision.all import (CategoryBlock, DataBlock, ImageBlock, Normalize, PILImage, PILImageBW,
+                                   RandomSplitter, aug_transforms, parent_label)
     root,files = odd_pictures
     item,size = course_tfms()[what]
     batch = aug_transforms(size=size)

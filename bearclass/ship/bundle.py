@@ -389,8 +389,8 @@ def _when_silent(ev, temperature):
 # %% ../../nbs/ship/01_bundle.ipynb #60e39745
 _claims = dict(
     one=('An image classifier', 'It knows only these {} classes and will name one of them for any picture at all,'),
-    several=('Several labels a picture', 'It knows only these {} labels; it may say all or none of them, '),
-    number=('A number for a picture', 'It says {} for any picture at all,'))
+    several=('Several labels a picture', 'It knows only these {} labels, and says each or not for any picture at all,'),
+    number=('A number for a picture', 'It says one for any picture at all,'))
 
 _before = """Before it was published it was asked about drawn pictures that do not belong (noise, plain colours,
 patterns, writing, landscapes) and about its golden pictures, changed. {}
@@ -513,7 +513,7 @@ def _contents(learn, path, golden, half=False, before=None):
     "({file name: bytes}, more for the manifest) of a bundle that answers its golden pictures."
     from safetensors.torch import save as to_safetensors
     kind,pre = answer_kind(learn.dls),read_preprocessing(learn.dls)
-    vocab = _numbers(learn.dls.c) if kind=='number' else [str(v) for v in learn.dls.vocab]
+    names = [f'number {i+1}' for i in range(learn.dls.c)] if kind=='number' else learn.dls.vocab
     data,ev = _facts(learn)
     if golden is None: golden = pick_golden(ev.files, map(str, ev.targs.tolist())) if ev else []
     if not golden:
@@ -523,8 +523,8 @@ def _contents(learn, path, golden, half=False, before=None):
             "pass some: `export_bundle(learn, 'model', golden=[...])`, one of each class")
     arch = getattr(learn, 'arch_name', type(learn.model).__name__)
     temperature,calibration = calibrated(ev) if kind=='one' else (1., '')
-    config = dict(format=FORMAT, kind=kind, vocab=vocab, **pre, channels=_channels(learn.model), arch=arch,
-                  temperature=temperature, threshold=float(getattr(learn.loss_func, 'thresh', .5)))
+    config = dict(format=FORMAT, kind=kind, vocab=[str(v) for v in names], **pre, channels=_channels(learn.model),
+                  arch=arch, temperature=temperature, threshold=float(getattr(learn.loss_func, 'thresh', .5)))
     weights = {k: v.detach().cpu().contiguous().clone() for k,v in learn.model.state_dict().items()}
     if half: weights = {k: v.half() if v.ndim>1 else v for k,v in weights.items()}
     files = {
@@ -553,8 +553,6 @@ def _channels(model):
         f'a network for pictures of {count_of(n, "channel")}',
         'one for colour pictures, or for grey ones',
         'train with `ImageBlock`, or with `ImageBlock(cls=PILImageBW)`')
-
-def _numbers(n): return ['number'] if n==1 else [f'number {i+1}' for i in range(n)]
 
 
 # %% ../../nbs/ship/01_bundle.ipynb #d18dbb9f
