@@ -4,8 +4,9 @@
 
 # %% ../../nbs/ship/01_bundle.ipynb #a1c1ce7f
 from __future__ import annotations
-import json, os, pickle, platform, tempfile
+import copy, json, os, pickle, platform, tempfile
 from collections import Counter
+from contextlib import contextmanager
 from datetime import datetime, timezone
 from hashlib import sha256
 from importlib.metadata import version
@@ -15,65 +16,61 @@ from typing import TYPE_CHECKING
 import numpy as np
 from ..chance import wilson_interval
 from ..core import (
-    InputError, MissingError, count_of, door, listed, markdown_text, new_folder, one_line)
+    InputError, MissingError, check_columns, count_of, door, listed, markdown_text, new_folder, one_line)
 from ..manifest import manifest_path
 from ..gather.credits import origins
 from ..gather.verify import check_images
 from ..dataset import get_image_files, content_sha256, parent_name
 from ..images import open_rgb
-from ..learn.interpret import (Comparison, Evaluation, apply_temperature, check_one_label, class_table,
-                                       compare_models, evaluate, expected_calibration_error, files_dl, fit_temperature,
-                                       picture_files, predict_probs, summary)
+from ..learn.interpret import (Comparison, Evaluation, apply_temperature, class_table, compare_models, evaluate,
+                                       expected_calibration_error, files_dl, fit_temperature, picture_files,
+                                       predict_probs, summary)
 from ..learn.splits import kept_aside
 from .predictor import (
-    FORMAT, GOLDEN_TOLERANCE, Bundle, Prediction, Predictor, is_left_behind, open_bundle)
+    EDGES, FORMAT, GOLDEN_TOLERANCE, Bundle, Prediction, Predictor, check_one_class, is_left_behind, open_bundle)
 from .stress import stress
 from .unknown import fit_bank
-if TYPE_CHECKING: from bearclass.learn.train import ImageLearner
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.axes import Axes
+    from bearclass.learn.train import ImageLearner
 
 # %% auto #0
-__all__ = ['CALIBRATE_FROM', 'read_preprocessing', 'to_onnx', 'has_body', 'pick_golden', 'data_summary', 'attribution',
-           'calibrated', 'classes_markdown', 'check_destination', 'export_bundle', 'write_bundle', 'convert_learner',
-           'evaluate_bundle', 'compare_bundles', 'inspect_bundle', 'to_learner']
+__all__ = ['CALIBRATE_FROM', 'SILENT_BELOW', 'read_preprocessing', 'presizing', 'to_onnx', 'has_body', 'pick_golden',
+           'answer_kind', 'data_summary', 'attribution', 'calibrated', 'classes_markdown', 'coverage_table',
+           'plot_coverage', 'check_destination', 'export_bundle', 'write_bundle', 'convert_learner', 'evaluate_bundle',
+           'compare_bundles', 'inspect_bundle', 'to_learner']
 
 # %% ../../nbs/ship/01_bundle.ipynb #8e302aa8
-_harmless = 'ToTensor', 'IntToFloatTensor', 'Pipeline', 'Categorize', 'PILImage'
+_harmless = 'ToTensor', 'IntToFloatTensor', 'Pipeline', 'Categorize', 'PILImage', 'PILImageBW'
 
 def _geometry(t):
-    "(size, method, zoom) of a transform that makes a square, or None when it is another kind."
+    "How a transform makes a square, as in `config.json`, or None when it is another kind."
     kind = type(t).__name__
-    if kind=='Fit': return t.size, t.method, t.zoom
+    if kind=='Fit': return dict(size=t.size, method=t.method, zoom=t.zoom, around=None)
     if kind not in ('Resize', 'RandomResizedCrop'): return None
     w,h = t.size
     if w!=h: raise InputError(f'{kind} to {w} x {h} pixels', 'a square', 'train with one number as size')
-    if kind=='RandomResizedCrop': return w, 'squish', 1 + np.ceil(w*t.val_xtra/8)*8/w
+    if kind=='RandomResizedCrop':
+        return dict(size=w, method='squish', zoom=1 + np.ceil(w*t.val_xtra/8)*8/w, around=None)
     method = str(getattr(t.method, 'value', t.method))
-    if method=='pad' and str(t.pad_mode)!='zeros':
-        raise InputError(
-            f'Resize by padding with {t.pad_mode}',
-            'padding with zeros, or crop or squish',
-            "use `from_folder(..., method='pad')` or `pad_mode='zeros'`")
-    return w, method, 1.
+    return dict(size=w, method=method, zoom=1., around=None if method=='squish' else EDGES[str(t.pad_mode)])
+
 
 # %% ../../nbs/ship/01_bundle.ipynb #980b7aa4
 def read_preprocessing(
     dls, # fastai `DataLoaders` for pictures
-) -> dict: # size, method, zoom, mean, std: as in `config.json`
+) -> dict: # size, method, zoom, around, mean, std: as in `config.json`
     "What the validation pictures go through, as data; an error names a transform that cannot be exported."
     from bearclass.learn.features import validation_tfms   # here, because it brings torch
     item,batch = validation_tfms(dls.valid.after_item),validation_tfms(dls.valid.after_batch)
-    if resizing := [type(t).__name__ for t in batch if getattr(t, 'size', None)]:
-        raise InputError(
-            f'batch transforms with `size=`, which resize validation pictures too ({resizing[0]})',
-            'one size, set by an item transform',
-            'leave `size=` out of `aug_transforms`, and give that number to `Resize`')
     squares = [g for t in item if (g := _geometry(t))]
     norm = next((t for t in batch if type(t).__name__=='Normalize'), None)
-    odd = [t for t in item if not _geometry(t)] + [t for t in batch if t is not norm]
+    odd = [t for t in item if not _geometry(t)] + [t for t in batch if t not in (norm, _shrinks(batch))]
     if odd := [type(t).__name__ for t in odd if type(t).__name__ not in _harmless]:
         raise InputError(
             f"validation pictures go through {', '.join(odd)}",
-            'only fitting to a square and Normalize',
+            'only fitting to a square, `size=` of `aug_transforms`, and Normalize',
             'move it to training (`split_idx=0`), or use `from_folder`')
     if len(squares)!=1:
         raise InputError(
@@ -81,29 +78,56 @@ def read_preprocessing(
             'one',
             'use `from_folder(root, size=...)` or one `Resize`')
     mean,std = ([0.]*3, [1.]*3) if norm is None else (norm.mean.flatten().tolist(), norm.std.flatten().tolist())
-    return dict(zip(('size', 'method', 'zoom'), squares[0]), mean=mean, std=std)
+    return dict(squares[0], mean=mean, std=std)
+
+def _shrinks(batch):
+    "The transform of a batch that makes its pictures smaller, if any."
+    t = next((t for t in batch if 'AffineCoordTfm' in [kind.__name__ for kind in type(t).__mro__]), None)
+    if t is None or len(set(t.cp_size))==1: return t
+    raise InputError(f'`aug_transforms` with size={t.size}', 'a square', 'train with one number as size')
+
+# %% ../../nbs/ship/01_bundle.ipynb #9e51e001
+def presizing(
+    dls, # fastai `DataLoaders` for pictures
+): # `None`, or a (to, from) tensor: the rows of a validation picture as sums of the rows that the item transforms give
+    "What `size=` of `aug_transforms` does to a validation picture, rows and columns alike."
+    import torch
+    from fastai.vision.core import TensorImage
+    from bearclass.learn.features import validation_tfms
+    t,size = _shrinks(validation_tfms(dls.valid.after_batch)),read_preprocessing(dls)['size']
+    if t is None: return None
+    some = [rows[:, None, :, None].expand(-1, 1, size, size) for rows in torch.eye(size).split(8)]
+    return torch.cat([torch.Tensor(t(TensorImage(x), split_idx=1)[:, 0, :, 0]) for x in some]).T
+
 
 # %% ../../nbs/ship/01_bundle.ipynb #02f26793
 def to_onnx(
-    model,          # `nn.Module` for (N, 3, size, size)
+    model,          # `nn.Module` for (N, channels, size, size)
     size:int,       # Side of the input, in pixels
-) -> bytes: # An ONNX model: `image` (N, 3, size, size) float32 -> `logits` (N, K), and `features` (N, D) of the body
+    channels:int=3, # 1: grey
+    rows=None,      # What comes before the model, from `presizing`
+    half:bool=False, # Keep numbers in 16 bits where these hold them exactly
+) -> bytes: # An ONNX model: `image` (N, channels, size, size) float32 -> `logits` (N, K), `features` (N, D) of the body
     "The network as ONNX, opset 18, any batch size, in one piece; features only where there is a body and a head."
-    import copy, warnings, torch
+    import warnings, torch
     model = copy.deepcopy(model).cpu().float().eval()
     names = ['logits', 'features'] if has_body(model) else ['logits']
     if has_body(model): model = _with_features(model)
+    if rows is not None: model = _presized(model, rows)
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter('ignore')
         try: prog = torch.onnx.export(
-            model, (torch.randn(2, 3, size, size),), dynamo=True, opset_version=18, verbose=False,
+            model, (torch.randn(2, channels, size, size),), dynamo=True, opset_version=18, verbose=False,
+            optimize=not half,   # which would put other numbers into it
             input_names=['image'], output_names=names, dynamic_shapes=({0: torch.export.Dim('batch')},))
         except Exception as e:   # it follows the model's own code, so anything can come of it
             raise InputError(
                 f'a network that torch cannot write as ONNX ({type(e).__name__}: {one_line(e.__cause__ or e, 100)})',
                 'one for batches of any size, whose steps do not depend on the numbers in them',
                 'train one of `image_learner` or `vision_learner`') from e
-    return _without_notes(prog.model_proto)
+    proto = prog.model_proto   # made anew whenever it is asked for
+    if half: _keep_half(proto)
+    return _without_notes(proto)
 
 # %% ../../nbs/ship/01_bundle.ipynb #bdf7b9fe
 def has_body(
@@ -124,6 +148,16 @@ def _with_features(model):
             return self.head(seen), seen.mean((2, 3)) if seen.ndim==4 else seen
     return WithFeatures().eval()
 
+def _presized(model, rows):
+    from torch import nn
+    class Presized(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.model = model
+            self.register_buffer('rows', rows)
+        def forward(self, x): return self.model(self.rows@x@self.rows.T)
+    return Presized().eval()
+
 # %% ../../nbs/ship/01_bundle.ipynb #f0ad7ad0
 def _without_notes(proto):
     "The model's bytes without source paths, tracebacks and intermediate shapes."
@@ -133,6 +167,33 @@ def _without_notes(proto):
         if hasattr(part, 'metadata_props'): del part.metadata_props[:]
     del g.value_info[:]
     return proto.SerializeToString()
+
+# %% ../../nbs/ship/01_bundle.ipynb #fa1f0001
+@contextmanager
+def _rounded(learn):
+    "As long as it lasts, the weights of a learner are numbers of 16 bits."
+    own,learn.model = learn.model,copy.deepcopy(learn.model)
+    for p in learn.model.parameters():
+        if p.ndim>1: p.data = p.data.half().float()
+    try: yield
+    finally: learn.model = own
+
+def _keep_half(proto):
+    "Keep the numbers that 16 bits hold exactly in 16 bits; they become 32 again when the model is opened."
+    import onnx
+    for t in proto.graph.initializer:
+        a = onnx.numpy_helper.to_array(t)
+        if a.dtype!=np.float32 or a.ndim<2 or (a.astype(np.float16)!=a).any(): continue
+        name = t.name
+        t.CopyFrom(onnx.numpy_helper.from_array(a.astype(np.float16), f'{name}_half'))
+        proto.graph.node.insert(0, onnx.helper.make_node('Cast', [t.name], [name], to=onnx.TensorProto.FLOAT))
+
+def _agreement(before, after, kind):
+    "What the rounding did, as a sentence."
+    n,off = len(after.files),np.abs(before.probs-after.probs).max()
+    same = f'the same class on {(before.preds==after.preds).sum()} of {n}, ' if kind=='one' else ''
+    return f'Its weights are kept in 16 bits; on these pictures that makes {same}answers off by {off:.2g} at most.'
+
 
 # %% ../../nbs/ship/01_bundle.ipynb #16192b45
 def pick_golden(
@@ -156,14 +217,37 @@ def _small_png(file, size):
     return buf.getvalue()
 
 # %% ../../nbs/ship/01_bundle.ipynb #b0581d8a
+_kinds = dict(TensorCategory='one', TensorMultiCategory='several', Tensor='number')
+
+def answer_kind(
+    dls, # fastai `DataLoaders`, also those of a learner that was loaded without its data
+) -> str: # One of `KINDS`
+    "What a learner says of a picture; an error for what is neither labels nor numbers."
+    types = [tl.types[-1].__name__ for tl in getattr(dls.valid_ds, 'tls', ())][1:]
+    kind = _kinds.get(types[0]) if len(types)==1 else None
+    if kind=='number' or (kind and hasattr(dls, 'vocab')): return kind
+    raise InputError(
+        f"a learner for {listed(types) or 'pictures without labels'}",
+        'one for labels or numbers',
+        'export the network alone, with `to_onnx(learn.model, size)`')
+
+def _answers(learn, dl):
+    "((N, K) probabilities or numbers, targets or `None`): what a learner says."
+    kind = answer_kind(learn.dls)
+    if kind=='one': said,targs = predict_probs(learn, dl)
+    else:
+        with learn.no_bar(), learn.no_logging(): said,targs = learn.get_preds(dl=dl)
+    if kind=='several' and not hasattr(learn.loss_func, 'activation'): said = said.sigmoid()   # with torch's own loss
+    return said.reshape(len(said), -1).numpy().astype(float), targs if targs is None else targs.numpy()
+
 def _golden_files(learn, golden, size, temperature):
-    "{file name: bytes} for `golden/`, with the learner's own probabilities at that temperature."
+    "{file name: bytes} for `golden/`, with the learner's own answers at that temperature."
     pngs = {f'golden/{i}.png': _small_png(f, size) for i,f in enumerate(golden)}
     with tempfile.TemporaryDirectory() as d:
         files = [Path(d)/n.split('/')[1] for n in pngs]
         for f,b in zip(files, pngs.values()): f.write_bytes(b)
-        probs = predict_probs(learn, files_dl(learn.dls, files, bs=8, num_workers=0))[0].numpy().astype(float)
-    probs = apply_temperature(probs, temperature)
+        probs = _answers(learn, files_dl(learn.dls, files, bs=8, num_workers=0))[0]
+    if temperature!=1: probs = apply_temperature(probs, temperature)
     rows = [dict(file=n.split('/')[1], probs=p.tolist()) for n,p in zip(pngs, probs)]
     return {**pngs, 'golden/golden.json': json.dumps(dict(pictures=rows), indent=1).encode()}
 
@@ -243,18 +327,86 @@ def classes_markdown(
         f'| {markdown_text(r.Index)} | {r.right} | {r.n} | {r.recall:.0%} | {1-r.high:.0%} to {1-r.low:.0%} |\n'
         for r in rows)
 
-# %% ../../nbs/ship/01_bundle.ipynb #60e39745
-def _card(vocab, learn, data, ev, calibration, stressed):
-    "The model card."
-    arch = getattr(learn, 'arch_name', type(learn.model).__name__)
-    began = getattr(learn, 'origin', '') or 'not known.'
-    counts = ', '.join(f'{l} {n}' for l,n in data['labels'].items())
-    learnt = f"{counts}. Fingerprint: {data['fingerprint'][:16]}" if counts else (
-        'not known: the learner was loaded without its data')
-    how = f'{summary(ev)} {calibration}' if ev else 'Not measured at export: the learner was loaded without its data.'
-    return f"""# An image classifier: {', '.join(vocab)}
+def _judged(ev, config):
+    "(sentence, Markdown table, measured): how well it does on the pictures kept aside."
+    n,vocab = len(ev.files),config['vocab']
+    if config['kind']=='one': return summary(ev), classes_markdown(ev), dict(n=n, error_rate=ev.error_rate)
+    if config['kind']=='number':
+        off,guess = (np.abs(ev.targs-o).mean(0) for o in (ev.probs, ev.targs.mean(0)))
+        each = listed(f'{v} {a:.3g} (always saying the mean: {b:.3g})' for v,a,b in zip(vocab, off, guess))
+        return f'Mean absolute error on {n} pictures: {each}.', '', dict(n=n, mean_absolute_error=off.tolist())
+    said,true = ev.probs>config['threshold'],ev.targs>0
+    wrong = int((said!=true).any(1).sum())
+    low,high = wilson_interval(wrong, n)
+    rows = [(f'| {markdown_text(label)} | {(s&t).sum()} | {t.sum()} | {(s&~t).sum()} | {(~t).sum()} |\n')
+            for label,s,t in zip(vocab, said.T, true.T)]
+    head = '| label | found | of pictures with it | said | of pictures without it |\n'+'| --- '*5+'|\n'
+    how = (f'{wrong} of {n} pictures got a label too many or too few ({wrong/n:.1%}; 95% interval: {low:.1%} to '
+           f'{high:.1%}). A label is said above {config["threshold"]:.0%}; these probabilities are not calibrated.')
+    return how, head+''.join(rows), dict(n=n, error_rate=wrong/n)
 
-Architecture: {arch}. It knows only these {len(vocab)} classes and will name one of them for any picture at all,
+
+# %% ../../nbs/ship/01_bundle.ipynb #c0de0011
+@door
+def coverage_table(
+    ev:Evaluation,                               # Pictures kept aside
+    thresholds=(0, .5, .6, .7, .8, .9, .95, .99), # Probabilities from which on it answers
+) -> pd.DataFrame: # One row a threshold: n answered, their share, wrong, error_rate with its 95 % interval low to high
+    "How many pictures a model answers when it is silent below a threshold, and how many of these wrongly."
+    import pandas as pd
+    answered = ev.probs.max(1)>=np.reshape(thresholds, (-1, 1))
+    n,wrong = answered.sum(1),(answered & (ev.preds!=ev.targs)).sum(1)
+    low,high = wilson_interval(wrong, n)
+    t = pd.DataFrame(dict(threshold=thresholds, n=n, share=n/len(ev.targs), wrong=wrong))
+    t['error_rate'] = t.wrong/t.n   # pandas gives NaN for 0/0
+    return t.assign(low=low, high=high)
+
+@door
+def plot_coverage(
+    table:pd.DataFrame, # From `coverage_table`
+    ax:Axes|None=None,  # Axes to draw on; a new figure if `None`
+) -> Axes:
+    "Draw error rate against share answered, each point with its threshold and interval."
+    import matplotlib.pyplot as plt
+    check_columns(table, 'threshold share error_rate low high', 'coverage_table')
+    t = table.dropna()
+    if ax is None: ax = plt.figure(figsize=(5, 3)).subplots()
+    off = np.clip([t.error_rate-t.low, t.high-t.error_rate], 0, None)
+    ax.errorbar(t.share, t.error_rate, yerr=off, fmt='o-', capsize=3)
+    for r in t.itertuples(): ax.text(r.share, r.error_rate, f' {r.threshold:g}', va='bottom')
+    ax.set(xlabel='share of pictures answered', ylabel='error rate of the answers', ylim=(0, None))
+    return ax
+
+SILENT_BELOW = .7   # The threshold that the model card tells about
+
+def _when_silent(ev, temperature):
+    after = Evaluation(ev.files, ev.targs, apply_temperature(ev.probs, temperature), ev.vocab)
+    r = coverage_table(after, [SILENT_BELOW]).iloc[0]
+    return (f'Silent below {SILENT_BELOW:.0%}, it answers {r.share:.0%} of them, and {r.wrong:.0f} of these {r.n:.0f} '
+            f'answers are wrong (95% interval: {r.low:.1%} to {r.high:.1%}).')
+
+
+# %% ../../nbs/ship/01_bundle.ipynb #60e39745
+_claims = dict(
+    one=('An image classifier', 'It knows only these {} classes and will name one of them for any picture at all,'),
+    several=('Several labels a picture', 'It knows only these {} labels, and says each or not for any picture at all,'),
+    number=('A number for a picture', 'It says one for any picture at all,'))
+
+_before = """Before it was published it was asked about drawn pictures that do not belong (noise, plain colours,
+patterns, writing, landscapes) and about its golden pictures, changed. {}
+
+"""
+
+def _card(config, learn, data, how, table, stressed):
+    "The model card."
+    vocab,(title,claim) = config['vocab'],_claims[config['kind']]
+    began = getattr(learn, 'origin', '') or 'not known.'
+    counts = ', '.join(f'{l} {n}' for l,n in data['labels'].items()) or count_of(data['n'], 'picture')
+    learnt = f"{counts}. Fingerprint: {data['fingerprint'][:16]}" if data['n'] else (
+        'not known: the learner was loaded without its data')
+    return f"""# {title}: {', '.join(vocab)}
+
+Architecture: {config['arch']}. {claim.format(len(vocab))}
 also for one that shows something quite different.
 
 - Weights to begin with: {began}
@@ -263,10 +415,8 @@ also for one that shows something quite different.
 - Meant for: learning, and pictures like those above. Not meant for decisions about people.
 - Use: `from bearclass.ship.predictor import Predictor; Predictor('this folder').predict('picture.jpg')`.
 
-{classes_markdown(ev) if ev else ''}
-Before it was published it was asked about drawn pictures that do not belong (noise, plain colours, patterns, writing,
-landscapes) and about its golden pictures, changed. {stressed}
-
+{table}
+{_before.format(stressed)*bool(stressed)}\
 Nothing in this folder is code. `MANIFEST.json` lists every file with its sha256.
 """
 
@@ -274,18 +424,34 @@ def _versions():
     packages = 'bearclass torch torchvision fastai onnx pillow numpy'.split()
     return {'python': platform.python_version(), **{p: version(p) for p in packages}}
 
+
 # %% ../../nbs/ship/01_bundle.ipynb #165de728
 def _facts(learn):
     "(data, evaluation): what the learner knows of its data, and how well it does on pictures kept aside."
-    dls = learn.dls
-    pairs = [(f, y) for ds in (dls.train_ds, dls.valid_ds) for f,y in zip(picture_files(ds), _targets(ds))]
-    pairs = [(f, y) for f,y in pairs if f.is_file()]   # some may have been set aside since
+    dls,kind = learn.dls,answer_kind(learn.dls)
+    pairs = [(f, _names(y, dls)) for ds in (dls.train_ds, dls.valid_ds) for f,y in zip(picture_files(ds), _targets(ds))]
+    pairs = [(f, names) for f,names in pairs if f.is_file()]   # some may have been set aside since
     if not pairs: return dict(n=0, labels={}, fingerprint=None), None
-    ev = evaluate(learn)
-    data = data_summary([f for f,_ in pairs], [str(dls.vocab[int(y)]) for _,y in pairs])
-    return data, ev
+    data = data_summary([f for f,_ in pairs], [', '.join(names) for _,names in pairs])
+    if kind!='one': data['labels'] = dict(Counter(l for _,names in pairs for l in names)) if kind=='several' else {}
+    return data, evaluate(learn) if kind=='one' else _asked(learn)
 
 def _targets(ds): return [ds.tls[-1][i] for i in range(len(ds.items))]
+
+def _names(y, dls):
+    "What a target stands for, as texts."
+    kind = answer_kind(dls)
+    if kind=='number': return [f'{v:.6g}' for v in y.flatten().tolist()]
+    return [str(dls.vocab[int(i)]) for i in (y.nonzero().flatten() if kind=='several' else [y])]
+
+def _asked(learn):
+    "As `Evaluation`, for several labels or numbers: targets (N, K)."
+    ds = learn.dls.valid_ds
+    files,rows = picture_files(ds),getattr(ds.items, 'iloc', ds.items)
+    left = [i for i,f in enumerate(files) if f.is_file()]
+    said,targs = _answers(learn, learn.dls.test_dl([rows[i] for i in left], with_labels=True))
+    return SimpleNamespace(files=[files[i] for i in left], targs=targs.reshape(said.shape), probs=said)
+
 
 # %% ../../nbs/ship/01_bundle.ipynb #b1f7f00a
 def _is_bundle(path):
@@ -326,48 +492,68 @@ def check_destination(
 # %% ../../nbs/ship/01_bundle.ipynb #a4c2c4fc
 @door
 def export_bundle(
-    learn,                    # Trained fastai `Learner` for pictures with one label each
+    learn,                    # Trained fastai `Learner` for pictures with one label each, several, or numbers
     path:str|Path,            # Folder to make
     golden:list|None=None,    # Pictures to check by; `None`: a few of the validation set
     replace:bool=False,       # Whether an older bundle may be replaced
+    half:bool=False,          # Whether to round the weights to 16 bits: half the size
 ) -> Bundle:
     "Write a learner as plain data, calibrated; it has answered as the learner does and been read again."
-    from safetensors.torch import save as to_safetensors
     check_destination(path, replace)
-    check_one_label(learn.dls)
-    channels = next((p.shape[1] for p in learn.model.parameters() if p.ndim==4), 3)
-    if channels!=3:
-        raise InputError(
-            f'a network for pictures of {count_of(channels, "channel")}',
-            'one for colour pictures: a bundle opens every picture as RGB, grey ones too',
-            'train with `ImageBlock` in place of `ImageBlock(cls=PILImageBW)`')
-    pre,vocab = read_preprocessing(learn.dls),[str(v) for v in learn.dls.vocab]
+    if half:
+        before = _facts(learn)[1]
+        with _rounded(learn): files,about = _contents(learn, path, golden, half, before)
+    else: files,about = _contents(learn, path, golden)
+    with new_folder(path, replace) as tmp:
+        write_bundle(tmp, files, about)
+        open_bundle(tmp)   # as it will be read, or raises
+    return open_bundle(path)
+
+def _contents(learn, path, golden, half=False, before=None):
+    "({file name: bytes}, more for the manifest) of a bundle that answers its golden pictures."
+    from safetensors.torch import save as to_safetensors
+    kind,pre = answer_kind(learn.dls),read_preprocessing(learn.dls)
+    names = [f'number {i+1}' for i in range(learn.dls.c)] if kind=='number' else learn.dls.vocab
     data,ev = _facts(learn)
-    if golden is None: golden = pick_golden(ev.files, ev.targs) if ev else []
+    if golden is None: golden = pick_golden(ev.files, map(str, ev.targs.tolist())) if ev else []
     if not golden:
         raise InputError(
             'a learner without its data, and no golden pictures',
             'a few pictures to check the exported model by',
             "pass some: `export_bundle(learn, 'model', golden=[...])`, one of each class")
     arch = getattr(learn, 'arch_name', type(learn.model).__name__)
-    temperature,calibration = calibrated(ev)
-    config = dict(format=FORMAT, vocab=vocab, **pre, temperature=temperature, arch=arch)
+    temperature,calibration = calibrated(ev) if kind=='one' else (1., '')
+    config = dict(format=FORMAT, kind=kind, vocab=[str(v) for v in names], **pre, channels=_channels(learn.model),
+                  arch=arch, temperature=temperature, threshold=float(getattr(learn.loss_func, 'thresh', .5)))
     weights = {k: v.detach().cpu().contiguous().clone() for k,v in learn.model.state_dict().items()}
+    if half: weights = {k: v.half() if v.ndim>1 else v for k,v in weights.items()}
     files = {
         'config.json': json.dumps(config, indent=1).encode(),
-        'model.onnx': to_onnx(learn.model, pre['size']),
+        'model.onnx': to_onnx(learn.model, pre['size'], config['channels'], presizing(learn.dls), half),
         'model.safetensors': to_safetensors(weights),
         'ATTRIBUTION.md': attribution(learn.dls.path if data['n'] else None).encode(),
         **_bank_file(learn),
         **_golden_files(learn, golden, pre['size'], temperature)}
     predictor = Predictor(Bundle(Path(path), config, {}, files))   # answers its golden pictures, or raises
-    files['README.md'] = _card(vocab, learn, data, ev, calibration, stress(predictor)).encode()
-    measured = ev and dict(n=len(ev.targs), error_rate=ev.error_rate)
-    about = dict(arch=arch, weights=getattr(learn, 'origin', None), split=_learnt(learn), data=data, valid=measured)
-    with new_folder(path, replace) as tmp:
-        write_bundle(tmp, files, about)
-        open_bundle(tmp)   # as it will be read, or raises
-    return open_bundle(path)
+    how,table,measured = ['Not measured at export: the learner was loaded without its data.', calibration], '', None
+    if ev:
+        how[0],table,measured = _judged(ev, config)
+        if kind=='one' and len(ev.targs)>=CALIBRATE_FROM: how.append(_when_silent(ev, temperature))
+        if before: how.append(_agreement(before, ev, kind))
+    stressed = '' if kind=='number' else str(stress(predictor))
+    files['README.md'] = _card(config, learn, data, ' '.join(filter(None, how)), table, stressed).encode()
+    weights = getattr(learn, 'origin', None)
+    return files, dict(arch=arch, weights=weights, split=_learnt(learn), data=data, valid=measured)
+
+def _channels(model):
+    "1 where a network looks at grey pictures, else 3."
+    n = next((p.shape[1] for p in model.parameters() if p.ndim==4), 3)
+    if n in (1, 3): return n
+    raise InputError(
+        f'a network for pictures of {count_of(n, "channel")}',
+        'one for colour pictures, or for grey ones',
+        'train with `ImageBlock`, or with `ImageBlock(cls=PILImageBW)`')
+
 
 # %% ../../nbs/ship/01_bundle.ipynb #d18dbb9f
 def write_bundle(
@@ -446,6 +632,7 @@ def evaluate_bundle(
 ) -> Evaluation:
     "What a bundle says about labelled pictures it did not learn from."
     p = Predictor(bundle)
+    check_one_class(p)
     df = check_images(root)
     files = df.path[df.ok.astype(bool)].tolist()
     known = [f for f in files if parent_name(f) in p.vocab]
@@ -514,7 +701,9 @@ def inspect_bundle(
     b,c,m = p.bundle,p.config,p.bundle.manifest
     size,data,valid = sum(map(len, b.files.values())),m.get('data') or {},m.get('valid')
     how = 'not measured at export'
-    if valid:
+    if valid and 'error_rate' not in valid:
+        how = f"mean absolute error {listed(f'{v:.3g}' for v in valid['mean_absolute_error'])} on {valid['n']} pictures"
+    elif valid:
         low,high = wilson_interval(round(valid['error_rate']*valid['n']), valid['n'])
         how = (f"error rate {valid['error_rate']:.1%} on {valid['n']} pictures kept aside "
                f'(95 % interval {low:.1%} to {high:.1%})')
@@ -523,7 +712,7 @@ def inspect_bundle(
         classes=listed(p.vocab),
         network=f"{c.get('arch', 'not known')}, {c['size']} pixels, {c['method']}, temperature {c['temperature']:.2f}",
         began=m.get('weights') or 'not known',
-        learnt=listed(f'{l} {n}' for l,n in data.get('labels', {}).items()) or 'not known',
+        learnt=listed(f'{l} {n}' for l,n in data.get('labels', {}).items()) or count_of(data.get('n', 0), 'picture'),
         judged=how,
         unknown=f'{count_of(len(p.bank.rows), "picture")} to compare with' if p.bank else 'it cannot tell',
         files=f"{size/1e6:.1f} MB, exported {m.get('created', 'on a day not known')}, fingerprint {mark}",

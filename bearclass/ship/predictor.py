@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 import numpy as np
+from PIL import Image
 from ..core import (
     BundleError, DependencyError, InputError, MissingError, door, progress, why_no_label, write_atomic)
 from ..images import FIT_METHODS, fit, open_rgb, to_array
@@ -16,8 +17,8 @@ from .unknown import read_bank
 if TYPE_CHECKING: import pandas as pd
 
 # %% auto #0
-__all__ = ['FORMAT', 'GOLDEN_TOLERANCE', 'Bundle', 'is_left_behind', 'open_bundle', 'Prediction', 'softmax', 'Predictor',
-           'predict_folder']
+__all__ = ['FORMAT', 'KINDS', 'EDGES', 'GOLDEN_TOLERANCE', 'Bundle', 'is_left_behind', 'open_bundle', 'fit_as_fastai',
+           'Prediction', 'softmax', 'sigmoid', 'Predictor', 'predict_folder', 'check_one_class']
 
 # %% ../../nbs/ship/03_predictor.ipynb #46316047
 FORMAT = 1
@@ -72,11 +73,18 @@ def _json(path, files, name, keys):
         raise _refuse(path, f"lacks {', '.join(lacks) if isinstance(d, dict) else 'everything'} in {name}")
     return d
 
+def _as_sealed(data, sha):
+    "The bytes that have the fingerprint, also where git has changed how lines end; else `None`."
+    if _sha(data)==sha: return data
+    data = data.replace(b'\r\n', b'\n')
+    return data if _sha(data)==sha else None
+
 def _read_manifest(path):
     "(manifest, {its file: bytes}), after its own fingerprint has been checked."
     files = {n: (path/n).read_bytes() for n in _own}
-    if files['MANIFEST.sha256'].decode(errors='replace').split()[:1]!=[_sha(files['MANIFEST.json'])]:
-        raise _refuse(path, 'was changed: MANIFEST.json does not fit MANIFEST.sha256')
+    sha = files['MANIFEST.sha256'].decode(errors='replace').split()[:1]
+    files['MANIFEST.json'] = sha and _as_sealed(files['MANIFEST.json'], sha[0])
+    if not files['MANIFEST.json']: raise _refuse(path, 'was changed: MANIFEST.json does not fit MANIFEST.sha256')
     m = _json(path, files, 'MANIFEST.json', ['format', 'files'])
     if type(m['format']) is not int or m['format']!=FORMAT:
         raise _refuse(path, f"has format {str(m['format'])[:20]!r}, and this version reads {FORMAT}")
@@ -92,38 +100,45 @@ def _read_listed(path, names, listed):
     if extra := sorted(here-set(listed)):
         raise _refuse(path, f"holds more than its manifest lists: {', '.join(map(repr, extra[:5]))}")
     for name,want in listed.items():
-        same_size = (path/name).stat().st_size==want.get('bytes')
-        if same_size: out[name] = (path/name).read_bytes()
-        if not same_size or _sha(out[name])!=want.get('sha256'):
-            raise _refuse(path, f'was changed: {name} is not what its manifest says')
+        may_be = name.endswith(('.json', '.md')) or (path/name).stat().st_size==want.get('bytes')
+        out[name] = may_be and _as_sealed((path/name).read_bytes(), want.get('sha256'))
+        if not out[name]: raise _refuse(path, f'was changed: {name} is not what its manifest says')
     return out
 
 # %% ../../nbs/ship/03_predictor.ipynb #fc877218
+KINDS = 'one', 'several', 'number'   # Labels of a picture, or a number
+EDGES = dict(zeros='constant', border='edge', reflection='reflect')   # what is put around: in fastai, in NumPy
+
 def _number(v, low, high):
     "Whether `v` is a number in a range; NaN is in none."
     return isinstance(v, (int, float)) and not isinstance(v, bool) and low<=v<=high
 
-def _three(v, low): return isinstance(v, list) and len(v)==3 and all(_number(x, low, 1e3) for x in v)
+def _for_channels(v, low): return isinstance(v, list) and len(v) in (1, 3) and all(_number(x, low, 1e3) for x in v)
 
-def _are_labels(names):
-    "Whether these can be the classes of a model: two or more different labels."
+def _are_labels(names, least):
+    "Whether these can be the classes of a model: different labels."
     if not isinstance(names, list) or any(why_no_label(n) for n in names): return False
-    return len(names)==len(set(names))>1
+    return len(names)==len(set(names))>=least
 
 def _check_config(path, c):
     possible = dict(
-        vocab=_are_labels(c['vocab']),
+        kind=c['kind'] in KINDS,
+        channels=c['channels']==1 or c['channels']==3,
+        threshold=_number(c['threshold'], 0, 1),
+        around=c['around'] in (None, *EDGES.values()),
+        vocab=_are_labels(c['vocab'], 1 if c['kind']=='number' else 2),
         size=isinstance(c['size'], int) and _number(c['size'], 1, 4096),
         method=c['method'] in FIT_METHODS,
         zoom=_number(c['zoom'], 1, 100),
-        mean=_three(c['mean'], -1e3),
-        std=_three(c['std'], 1e-6),
+        mean=_for_channels(c['mean'], -1e3),
+        std=_for_channels(c['std'], 1e-6),
         temperature=_number(c['temperature'], 1e-3, 1e3))
     if odd := [k for k,ok in possible.items() if not ok]:
         raise _refuse(path, f"has a config.json with impossible values ({', '.join(odd)})")
 
 # %% ../../nbs/ship/03_predictor.ipynb #5c5e4918
 _config_keys = 'vocab', 'size', 'method', 'zoom', 'mean', 'std', 'temperature'
+_config_of_old = dict(kind='one', channels=3, threshold=.5, around=None)   # where a bundle does not say
 
 def open_bundle(
     path:str|Path, # Folder written by `export_bundle`
@@ -140,20 +155,44 @@ def open_bundle(
     names = _names(path)
     manifest,own = _read_manifest(path)
     files = {**own, **_read_listed(path, names, manifest['files'])}
-    config = _json(path, files, 'config.json', _config_keys)
+    config = _config_of_old | _json(path, files, 'config.json', _config_keys)
     _check_config(path, config)
     return Bundle(path, config, manifest, files)
+
+# %% ../../nbs/ship/03_predictor.ipynb #f17a5f01
+def fit_as_fastai(
+    img:Image.Image, # RGB picture of any size
+    size:int,        # Side of the square, in pixels
+    method:str,      # `crop` or `pad`
+    around:str,      # What a picture is padded with: a mode of `np.pad`
+) -> Image.Image: # RGB, `size` x `size`
+    "Fit a picture to a square as fastai's `Resize` does in validation."
+    sides = img.height,img.width
+    scale = (min if method=='crop' else max)(n/size for n in sides)
+    side = int(scale*size)
+    starts = [int((n-side)/2) for n in sides]   # below 0: so much is put around
+    inside = np.asarray(img)[tuple(slice(max(at, 0), at+side) for at in starts)]
+    missing = [(max(-at, 0), max(side-n+at, 0)) for at,n in zip(starts, sides)]
+    return Image.fromarray(np.pad(inside, [*missing, (0, 0)], around)).resize((size, size), Image.BILINEAR)
+
 
 # %% ../../nbs/ship/03_predictor.ipynb #9334d5ca
 @dataclass
 class Prediction:
     "What the model says of one picture."
-    label:str                     # The most probable class
-    index:int                     # Its place in `vocab`
-    probs:np.ndarray              # (K,) float64 in `vocab` order, sums to 1
+    label:str                     # The most probable class; several labels: all of them, or ''; a number: as text
+    index:int                     # Place of the most probable class in `vocab`
+    probs:np.ndarray              # (K,) float64 in `vocab` order, sums to 1; several labels: each by itself; or numbers
     vocab:list[str] = field(repr=False)
     unknown:bool|None = None      # Unlike all training pictures? `None`: the bundle cannot tell
     distance:float|None = None    # To the nearest training pictures, 0 to 2; `None` as above
+    kind:str = field(default='one', repr=False)    # One of `KINDS`
+    threshold:float = field(default=.5, repr=False) # Several labels: from where on they are said
+
+    @property
+    def labels(self) -> list[str]: # Those that are said, in `vocab` order; none of a number
+        if self.kind=='one': return [self.label]
+        return [l for l,p in zip(self.vocab, self.probs) if self.kind=='several' and p>self.threshold]
 
     def top(self,
         k:int=3, # How many, at most
@@ -163,7 +202,8 @@ class Prediction:
 
     def __iter__(self): return iter((self.label, self.index, self.probs))   # as fastai's `learn.predict`
 
-    def __str__(self): return ', '.join(f'{l} {p:.1%}' for l,p in self.top())
+    def __str__(self): return self.label if self.kind=='number' else ', '.join(f'{l} {p:.1%}' for l,p in self.top())
+
 
 # %% ../../nbs/ship/03_predictor.ipynb #41e884d7
 def softmax(
@@ -174,6 +214,13 @@ def softmax(
     z = np.asarray(logits, np.float64)/temperature
     e = np.exp(z - z.max(axis=1, keepdims=True))   # the maximum is taken off so that exp cannot overflow
     return e/e.sum(axis=1, keepdims=True)
+
+def sigmoid(
+    logits:np.ndarray,    # (N, K)
+    temperature:float=1., # As for `softmax`
+) -> np.ndarray: # (N, K) float64, each in [0, 1]
+    "A probability for each score by itself."
+    return .5+.5*np.tanh(np.asarray(logits, np.float64)/temperature/2)   # which cannot overflow
 
 # %% ../../nbs/ship/03_predictor.ipynb #78d27c65
 GOLDEN_TOLERANCE = 1e-4
@@ -187,6 +234,7 @@ def _session(bundle, n_threads):
     opts = ort.SessionOptions()
     if n_threads: opts.intra_op_num_threads = n_threads
     opts.log_severity_level = 3
+    opts.add_session_config_entry('session.intra_op.allow_spinning', '0')   # threads that wait leave the core to others
     try: return ort.InferenceSession(bundle.files['model.onnx'], opts, providers=['CPUExecutionProvider'])
     except Exception as e:   # ONNX Runtime's errors have no common parent
         raise _refuse(bundle.path, f'has a model.onnx that does not load ({str(e)[:100]})') from e
@@ -211,15 +259,18 @@ class Predictor:
 
     def preprocess(self,
         image, # Anything that `open_rgb` takes
-    ) -> np.ndarray: # (3, size, size) float32
+    ) -> np.ndarray: # (3 or, of grey, 1; size, size) float32
         "The array the network sees for a picture."
-        c = self.config
-        return to_array(fit(open_rgb(image), c['size'], c['method'], c['zoom']), c['mean'], c['std'])
+        c,img = self.config,open_rgb(image)
+        if c['channels']==1: img = img.convert('L').convert('RGB')   # three times the same, of which one is taken
+        if c['around']: img = fit_as_fastai(img, c['size'], c['method'], c['around'])
+        else: img = fit(img, c['size'], c['method'], c['zoom'])
+        return to_array(img, c['mean'], c['std'])[:c['channels']]
 
     def probs(self,
-        x:np.ndarray, # (N, 3, size, size) float32 from `preprocess`
+        x:np.ndarray, # (N, 3 or 1, size, size) float32 from `preprocess`
     ) -> np.ndarray: # (N, K) float64
-        "Probabilities for a batch of preprocessed pictures."
+        "Probabilities, or numbers, for a batch of preprocessed pictures."
         return self._answers(x)[0]
 
     def features(self,
@@ -232,7 +283,9 @@ class Predictor:
         "(N, K) probabilities and (N,) distances, or `None`s."
         logits,*features = self._ort.run(None, {self._input: x})
         distances = self.bank.distance(features[0]) if self.bank else [None]*len(x)
-        return softmax(logits, self.config['temperature']), distances
+        if self.config['kind']=='number': return logits.astype(float), distances
+        chances = softmax if self.config['kind']=='one' else sigmoid
+        return chances(logits, self.config['temperature']), distances
 
     def predict(self,
         image, # Path, bytes, open file, Pillow image, array, or the value of an upload widget
@@ -244,9 +297,12 @@ class Predictor:
         return [self._prediction(p, d) for p,d in zip(*self._answers(x))]
 
     def _prediction(self, p, distance):
-        i = int(p.argmax())
-        if distance is None: return Prediction(self.vocab[i], i, p, self.vocab)
-        return Prediction(self.vocab[i], i, p, self.vocab, bool(distance>self.bank.threshold), float(distance))
+        i,kind = int(p.argmax()),self.config['kind']
+        far = () if distance is None else (bool(distance>self.bank.threshold), float(distance))
+        said = Prediction(self.vocab[i], i, p, self.vocab, *far, kind=kind, threshold=self.config['threshold'])
+        if kind=='several': said.label = ', '.join(said.labels)
+        if kind=='number': said.label = ', '.join(f'{v:.4g}' for v in p)
+        return said
 
     def predict_batch(self,
         images:list, # As for `predict`
@@ -276,8 +332,8 @@ class Predictor:
 
     def _check_model(self):
         "Refuse a model that does not take what the configuration says, or answers for another number of classes."
-        blank = np.zeros((1, 3, self.config['size'], self.config['size']), np.float32)
-        try: shape = self.probs(blank).shape
+        blank = np.zeros((self.config['size'],)*2, np.uint8)
+        try: shape = self.probs(self.preprocess(blank)[None]).shape
         except Exception as e:   # ONNX Runtime's errors have no common parent
             why = f"has a model that does not take pictures of {self.config['size']} pixels ({type(e).__name__})"
             raise _refuse(self.bundle.path, why) from e
@@ -285,8 +341,8 @@ class Predictor:
             why = f'has a model that answers with shape {shape} for {len(self.vocab)} classes'
             raise _refuse(self.bundle.path, why)
 
-    def check_golden(self) -> float: # Largest difference in probability
-        "Ask about the golden pictures; refuse to serve when an answer is off by more than 1e-4."
+    def check_golden(self) -> float: # Largest difference in probability; of numbers above 1, their share
+        "Ask about the golden pictures; refuse to serve when an answer is off by more than 1e-4, or that part of it."
         b = self.bundle
         name = 'golden/golden.json'
         rows = name in b.files and _json(b.path, b.files, name, ['pictures'])['pictures']
@@ -302,7 +358,8 @@ class Predictor:
     def _golden_error(self, row):
         want = np.array(row['probs'], dtype=float)
         if want.shape!=(len(self.vocab),): raise ValueError('one probability a class')
-        return np.abs(self.predict(self.bundle.files[f"golden/{row['file']}"]).probs - want).max()
+        off = self.predict(self.bundle.files[f"golden/{row['file']}"]).probs - want
+        return np.abs(off/np.maximum(1, np.abs(want))).max()
 
 # %% ../../nbs/ship/03_predictor.ipynb #f01de201
 @door
@@ -326,4 +383,21 @@ def predict_folder(
 
 def _table_row(file, answer):
     if not isinstance(answer, Prediction): return file, None, None, None, None, str(answer)
-    return file, answer.label, answer.probs.max(), answer.unknown, answer.distance, ''
+    sure = None if answer.kind=='number' else answer.probs.max()
+    return file, answer.label, sure, answer.unknown, answer.distance, ''
+
+# %% ../../nbs/ship/03_predictor.ipynb #f01de211
+def check_one_class(
+    predictor,           # A `Predictor`
+    simple:bool=False,   # Also that its pictures are in colour, and fitted by `fit`: a web page can do no other
+) -> None:
+    "Raise unless a model names one class of a picture."
+    c,odd = _config_of_old | getattr(predictor, 'config', {}),None
+    if simple and (c['channels']==1 or (c['around'] and c['method']=='pad')): odd = 'grey pictures, or padded ones'
+    if c['kind']!='one': odd = dict(several='several labels a picture', number='numbers')[c['kind']]
+    if odd:
+        raise InputError(
+            f'a model for {odd}',
+            'one that names one class of a picture in colour',
+            'use it in Python: `Predictor(bundle).predict(picture)`, or `predict_folder`')
+

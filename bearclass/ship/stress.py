@@ -105,11 +105,11 @@ class Stress:
 # %% ../../nbs/ship/08_stress.ipynb #57e5500f
 def _row(answers, sure, asked=None):
     "Counts over the answers; `asked`: the labels before the change."
-    labels = [a.label for a in answers]
+    labels,mostly = [a.label for a in answers],[a.top(1)[0][0] for a in answers]
     bold = [a for a in answers if a.probs.max()>=sure]
     return dict(
         n=len(answers),
-        mostly=max(labels, key=labels.count),
+        mostly=max(mostly, key=mostly.count),
         sure=len(bold),
         unwarned=sum(not a.unknown for a in bold),
         unknown=sum(bool(a.unknown) for a in answers),
@@ -125,6 +125,8 @@ def stress(
 ) -> Stress:
     "Ask a model about strangers, and about pictures that belong once they are changed."
     p = bundle if isinstance(bundle, Predictor) else Predictor(bundle)
+    if p.config['kind']=='number':
+        raise InputError('a model for numbers', 'one that names classes', 'compare it with numbers that you know')
     if files is None: files = [b for name,b in p.bundle.files.items() if name.endswith('.png')]
     if not len(files): raise InputError('no pictures that belong', 'a few that it should know', 'leave `files` out')
     size = max(64, p.config['size'])
