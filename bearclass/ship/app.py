@@ -14,8 +14,8 @@ from ..core import (BearclassError, BundleError, DependencyError, InputError, Mi
                             static_text, write_atomic)
 from ..images import open_rgb
 from .answer import (MAX_MESSAGE, MAX_TOTAL, MAX_UPLOAD, NOTEBOOK_UPLOAD, TEXTS, Answer, answer_for,
-                                   answers_html, data_url, drawn_text, example_pictures, files_within, foot_text, megabytes,
-                                   message_html, page_texts, shown_jpeg, title_for, uploaded_files)
+                                   answers_html, data_url, drawn_text, example_pictures, files_within, foot_text,
+                                   megabytes, message_html, page_texts, shown_jpeg, title_for, uploaded_files)
 from .feedback import feedback_folder, keep_correction
 from .predictor import Bundle, Predictor, open_bundle
 if TYPE_CHECKING: from ipywidgets import VBox
@@ -176,7 +176,7 @@ def classifier_app(
     "The page as a widget: choose photos, see each with its answer and the three best bars."
     w,texts,predictor = _widgets(),page_texts(texts),_predictor(predictor)
     app = _card([])
-    app.predictor,app.texts,app.feedback = predictor,texts,feedback and feedback_folder(feedback)
+    app.predictor,app.texts,app.feedback = predictor,texts,feedback
     app.max_upload,app.max_total = max_upload,max_total or max_upload
     head,small,foot = map(w.HTML, _fixed_html(app, title or title_for(predictor.vocab, texts)))
     app.upload,app.result,app.form = _upload_button(texts), w.HTML(), _Form(app) if feedback else None

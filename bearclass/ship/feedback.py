@@ -61,7 +61,7 @@ def keep_correction(
                 'the folder for corrections is full',
                 f'at most {megabytes(MAX_KEPT)}',
                 'look at what has come, then name a new folder')
-        if jpeg: write_atomic(folder/f'{sha[:16]}.jpg', jpeg)   # first: no line without its picture
-        append_lines(folder/CORRECTIONS, [row])
+        append_lines(folder/CORRECTIONS, [row])   # first: no picture that nobody knows of
+        if jpeg: write_atomic(folder/f'{sha[:16]}.jpg', jpeg)
     except OSError as e: raise _not_writable(e) from e
     return row

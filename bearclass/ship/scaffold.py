@@ -187,7 +187,8 @@ class AppCheck:
                 f"Binder gives 1 to 2 GB for both, which is {room}.")
 
 # %% ../../nbs/ship/09_scaffold.ipynb #6eee12e5
-_from_here = 'PYTHONPATH', 'PYTHONHOME', 'VIRTUAL_ENV', 'JUPYTER_PATH', 'JUPYTER_CONFIG_DIR', 'BEARCLASS_BUNDLE'
+_from_here = ('PYTHONPATH PYTHONHOME VIRTUAL_ENV JUPYTER_PATH JUPYTER_CONFIG_DIR '
+              'BEARCLASS_BUNDLE BEARCLASS_FEEDBACK').split()
 
 def _run(*cmd, **where):
     got = subprocess.run(list(map(str, cmd)), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **where)
