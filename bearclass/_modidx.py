@@ -3229,7 +3229,6 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                        'bearclass.ship.answer.percent': ('ship/answer.html#percent', 'bearclass/ship/answer.py'),
                                        'bearclass.ship.answer.picture_html': ('ship/answer.html#picture_html', 'bearclass/ship/answer.py'),
                                        'bearclass.ship.answer.shown_jpeg': ('ship/answer.html#shown_jpeg', 'bearclass/ship/answer.py'),
-                                       'bearclass.ship.answer.size_problem': ('ship/answer.html#size_problem', 'bearclass/ship/answer.py'),
                                        'bearclass.ship.answer.title_for': ('ship/answer.html#title_for', 'bearclass/ship/answer.py'),
                                        'bearclass.ship.answer.unreadable_text': ( 'ship/answer.html#unreadable_text',
                                                                                   'bearclass/ship/answer.py'),

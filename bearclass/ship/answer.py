@@ -19,8 +19,7 @@ if TYPE_CHECKING: from PIL import Image
 __all__ = ['TEXTS', 'LIKELY', 'PROBABLE', 'UNLIKE', 'MAX_UPLOAD', 'MAX_TOTAL', 'MAX_FILES', 'MAX_MESSAGE', 'NOTEBOOK_UPLOAD',
            'uploaded_files', 'page_texts', 'percent', 'verdict', 'title_for', 'known_text', 'drawn_text', 'foot_text',
            'bars_html', 'answer_html', 'message_html', 'shown_jpeg', 'data_url', 'picture_html', 'megabytes',
-           'size_problem', 'unreadable_text', 'files_within', 'Answer', 'answer_for', 'answers_html', 'page_html',
-           'example_pictures']
+           'unreadable_text', 'files_within', 'Answer', 'answer_for', 'answers_html', 'page_html', 'example_pictures']
 
 # %% ../../nbs/ship/04_answer.ipynb #bd34f4c5
 def uploaded_files(
@@ -192,16 +191,6 @@ def megabytes(
 def _short(name, most=50): return name if len(name)<=most else f'{name[:most//2]}…{name[-most//2+1:]}'
 
 # %% ../../nbs/ship/04_answer.ipynb #83df0958
-def size_problem(
-    name:str,                  # Of the file
-    n_bytes:int,               # What it has
-    max_upload:int=MAX_UPLOAD, # Bytes allowed
-    texts:dict=TEXTS,          # From `page_texts`
-) -> str: # Empty when all is well
-    "What is wrong with a file before anybody looks inside."
-    if n_bytes<=max_upload: return ''
-    return texts['too_large'].format(name=_short(name), size=megabytes(n_bytes), limit=megabytes(max_upload))
-
 def unreadable_text(
     name:str,         # Of the file
     e:InputError,     # From `open_rgb`
@@ -243,7 +232,9 @@ def answer_for(
     texts:dict=TEXTS,          # From `page_texts`
 ) -> Answer:
     "The picture with the model's answer, or what is wrong with the file."
-    if problem := size_problem(name, len(data), max_upload, texts): return Answer(name, message_html(problem))
+    if len(data)>max_upload:
+        sizes = dict(size=megabytes(len(data)), limit=megabytes(max_upload))
+        return Answer(name, message_html(texts['too_large'].format(name=_short(name), **sizes)))
     try: img = open_rgb(data)
     except InputError as e: return Answer(name, message_html(unreadable_text(name, e, texts)))
     jpeg,said = shown_jpeg(img), predictor.predict(img)
