@@ -34,7 +34,7 @@ def _imports(source, package=''):
 def _is_ours(module): return module.split('.')[0]=='bearclass'
 
 # a bundle of a learner, the table of a folder, more words in an error: for whoever has what it takes
-_at_home = {'bearclass.ship.bundle', 'pandas', 'fastcore.docments'}
+_at_home = {'bearclass.ship.bundle', 'bearclass.dataset', 'pandas', 'fastcore.docments'}
 
 def _carried():
     "{name in the package: text} of what the page needs of bearclass, and the names of others' packages it imports."
