@@ -308,10 +308,11 @@ _port = _arg('--port', type=int, default=8866)
     'serve a bundle as a page, until Ctrl-C', 'bearclass app model', _bundle, _port,
     _arg('--host', default='127.0.0.1', help='address to listen on; any but this machine needs a token'),
     _arg('--token', help='what visitors must know'),
-    _arg('--open', action='store_true', help='open a browser'))
+    _arg('--open', action='store_true', help='open a browser'),
+    _arg('--feedback', help='folder for what visitors call wrong; without it the page keeps nothing'))
 def cmd_app(a):
     from bearclass.ship.app import serve_app
-    serve_app(a.bundle, a.port, a.host, a.open, a.token)
+    serve_app(a.bundle, a.port, a.host, a.open, a.token, feedback=a.feedback)
 
 @_command(
     'serve a bundle as an API, until Ctrl-C', 'bearclass serve model --port 8000', _bundle,

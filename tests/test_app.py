@@ -1,5 +1,5 @@
 "The app without a browser: what it shows, what it serves, and what it refuses."
-import io, re, signal, socket, subprocess, sys, urllib.error, urllib.request
+import io, re, signal, socket, subprocess, sys, urllib.request
 from pathlib import Path
 from types import SimpleNamespace
 import pytest
@@ -26,12 +26,11 @@ def png(colour, size=(40, 30)):
 
 def test_old_ipywidgets(colours):
     "In ipywidgets 7 the value is a dict, and is emptied through other attributes."
+    app = A.classifier_app(colours)
     value = {'a.png': dict(metadata=dict(name='a.png'), content=png('red'))}
-    upload = SimpleNamespace(value=value, data=[b'x'], metadata=[{}], _counter=1)
-    result = SimpleNamespace(value='')
-    app = SimpleNamespace(upload=upload, result=result, predictor=Predictor(colours), max_upload=10**6)
+    app.upload = SimpleNamespace(value=value, data=[b'x'], metadata=[{}], _counter=1)
     A.take_upload(app)
-    assert '<div class="bc-label">red</div>' in app.result.value and (upload.data, upload._counter) == ([], 0)
+    assert '<div class="bc-label">red</div>' in app.result.value and (app.upload.data, app.upload._counter) == ([], 0)
 
 def test_hostile_names(colours):
     nasty = '<img src=x onerror=alert(1)>.jpg'
@@ -58,14 +57,6 @@ def test_cleaning_keeps_the_notebook():
 
 # ---- serving
 
-def get(url):
-    "Status and text; no redirect is followed."
-    class Stay(urllib.request.HTTPRedirectHandler):
-        def redirect_request(self, *args): return None
-    try:
-        with urllib.request.build_opener(Stay).open(url, timeout=300) as r: return r.status, r.read().decode()
-    except urllib.error.HTTPError as e: return e.code, e.read().decode()
-
 def listing(folder): return sorted(p.name for p in Path(folder).iterdir())
 
 @pytest.mark.parametrize('sig', [signal.SIGINT, signal.SIGTERM])
@@ -75,8 +66,7 @@ def test_serve_and_stop(colours, tmp_path, sig):
     (tmp_path/'tmp').mkdir()
     env = here_env(TMPDIR=str(tmp_path/'tmp'))
     with serving(colours, cwd=tmp_path/'cwd', env=env) as (url,proc):
-        status,text = get(url)
-        assert status==200 and 'Red, green or blue?' in text and 'app_from_bundle' not in text
+        assert 'Red, green or blue?' in urllib.request.urlopen(url, timeout=300).read().decode()
         assert end(proc, sig) == []
         said = proc.stdout.read()
     assert proc.returncode==0 and f'The page is at {url}' in said and 'Ctrl-C' in said and 'Traceback' not in said
@@ -89,11 +79,6 @@ def test_make_lab_takes_large_photos():
     server = ServerApp()
     server.parse_command_line([''.join(option)])
     assert server.tornado_settings==dict(websocket_max_message_size=MAX_MESSAGE)
-
-def test_token_keeps_strangers_out(colours):
-    with serving(colours, token='s3cret') as (url,_):
-        assert get(url)[0] in (302, 401, 403) and get(url+'?token=wrong')[0] in (302, 401, 403)
-        assert get(url+'?token=s3cret')[0] in (200, 302)
 
 def test_refusals_start_nothing(colours, tmp_path, monkeypatch):
     monkeypatch.setattr(subprocess, 'Popen', None)

@@ -15,16 +15,18 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 from .apply import picture_sheet
-from ..core import BearclassError, InputError, MissingError, check_columns, door
-from ..dataset import get_image_files, parent_name, sha_or_none
+from ..core import BearclassError, InputError, MissingError, check_columns, count_of, door, write_atomic
+from ..dataset import Dataset, get_image_files, parent_name, sha_or_none
 from ..doctor import BOXED
 from ..gather.duplicates import close_rows, similar_groups
+from ..gather.forget import is_forgotten
 from ..gather.verify import check_images
 from ..learn.blocks import warnings
 from ..learn.features import fit_head, picture_features
 from ..learn.interpret import check_one_label, files_dl, picture_files
 from ..learn.splits import hash_fraction
 from ..learn.train import choose_weights, image_learner
+from ..moves import read_lines, real_folder
 with warnings.catch_warnings():
     warnings.simplefilter('ignore')
     from fastai.data.all import Normalize
@@ -37,7 +39,8 @@ if TYPE_CHECKING:
 __all__ = ['ISSUE_METHODS', 'ISSUE_KINDS', 'NEAR', 'COLUMNS', 'self_confidence', 'normalized_margin', 'confident_thresholds',
            'confident_labels', 'adjusted_probs', 'confident_joint', 'deal_folds', 'out_of_fold_probs', 'PatchLayer',
            'PatchBody', 'patch_body', 'LabelledPictures', 'labelled_pictures', 'Eyes', 'choose_eyes', 'outlier_score',
-           'far_out', 'same_pictures', 'issue_kinds', 'label_issues', 'issue_summary', 'show_issues']
+           'far_out', 'same_pictures', 'issue_kinds', 'label_issues', 'issue_summary', 'show_issues',
+           'visitor_proposals']
 
 # %% ../../nbs/clean/03_issues.ipynb #307a0cfb
 def self_confidence(
@@ -500,3 +503,36 @@ def show_issues(
     if not len(issues):
         raise InputError('no rows', 'some rows of what `label_issues` gives', 'be glad: there may be none')
     return picture_sheet(map(_cell, issues.head(n).itertuples(index=False)), ncols)
+
+# %% ../../nbs/clean/03_issues.ipynb #03vp0002
+@door
+def visitor_proposals(
+    folder:str|Path, # Where `classifier_app(..., feedback=folder)` keeps corrections
+    root:str|Path,   # Dataset folder; its pictures stay as they are
+) -> pd.DataFrame: # One row a picture, as from `label_issues`, for `ImageCleaner(table, root)`
+    "What visitors called wrong, as pictures to decide about; `.attrs['sentence']` counts what came."
+    import pandas as pd
+    data,folder,said,out = Dataset(root), real_folder(folder), {}, []
+    rows,torn = read_lines(folder/'corrections.jsonl')
+    for r in rows:
+        if isinstance(r.get('sha256'), str): said.setdefault(r['sha256'], []).append(r)
+    classes = data.classes
+    with data.lock():
+        for sha,claims in said.items():
+            picture,labels = folder/f'{sha[:16]}.jpg', Counter(r['label'] for r in claims if r.get('label') in classes)
+            if not labels or sha_or_none(picture)!=sha or is_forgotten(root, sha256=sha): continue
+            (label,n), = labels.most_common(1)
+            place = next(iter(data.where(sha)), data.removed/label/picture.name)
+            place.parent.mkdir(parents=True, exist_ok=True)
+            if not place.exists(): write_atomic(place, picture.read_bytes())
+            last = claims[-1]
+            out.append(dict(
+                path=place, sha256=sha, given_label=label, predicted_label=last.get('predicted_label'),
+                p_predicted=last.get('probability'), kind='a visitor says so',
+                note=f'{n} of {count_of(len(claims), "visitor")}'))
+    table = pd.DataFrame(out, columns=COLUMNS, dtype=object)
+    alone = sum(r.get('sha256') is None for r in rows)
+    table.attrs['sentence'] = (
+        f'{count_of(len(rows), "correction")}: {count_of(len(out), "picture")} to look at, {alone} without a picture; '
+        f'{count_of(torn, "torn line")}.')
+    return table

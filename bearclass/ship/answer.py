@@ -4,17 +4,22 @@
 
 # %% ../../nbs/ship/04_answer.ipynb #d12c1aa1
 from __future__ import annotations
-import base64, html, io
+import base64, difflib, html, io, json
+from bisect import bisect
+from dataclasses import dataclass
+from itertools import accumulate
+from string import Formatter
 from typing import TYPE_CHECKING
-from ..core import InputError
+from ..core import InputError, listed, static_text
 from ..images import name_of, open_rgb
 from .predictor import Bundle, Prediction
 if TYPE_CHECKING: from PIL import Image
 
 # %% auto #0
-__all__ = ['LIKELY', 'PROBABLE', 'UNLIKE', 'MAX_UPLOAD', 'MAX_MESSAGE', 'NOTEBOOK_UPLOAD', 'uploaded_files', 'percent', 'verdict',
-           'title_for', 'known_text', 'drawn_text', 'foot_text', 'bars_html', 'answer_html', 'message_html',
-           'shown_jpeg', 'picture_html', 'megabytes', 'problem_text', 'unreadable_text', 'page_html']
+__all__ = ['TEXTS', 'LIKELY', 'PROBABLE', 'UNLIKE', 'MAX_UPLOAD', 'MAX_TOTAL', 'MAX_FILES', 'MAX_MESSAGE', 'NOTEBOOK_UPLOAD',
+           'uploaded_files', 'page_texts', 'percent', 'verdict', 'title_for', 'known_text', 'drawn_text', 'foot_text',
+           'bars_html', 'answer_html', 'message_html', 'shown_jpeg', 'data_url', 'picture_html', 'megabytes',
+           'unreadable_text', 'files_within', 'Answer', 'answer_for', 'answers_html', 'page_html', 'example_pictures']
 
 # %% ../../nbs/ship/04_answer.ipynb #bd34f4c5
 def uploaded_files(
@@ -25,6 +30,26 @@ def uploaded_files(
         raise InputError(f'a {type(value).__name__}', 'the value of a FileUpload widget', 'pass `upload.value`')
     rows = value.items() if isinstance(value, dict) else [(f['name'], f) for f in value]
     return [(name, bytes(f['content'])) for name,f in rows]
+
+# %% ../../nbs/ship/04_answer.ipynb #04te0002
+TEXTS = json.loads(static_text('texts.json'))
+
+def page_texts(
+    texts:dict|None=None, # {name: what to say instead}; names are those of `TEXTS`
+) -> dict: # All of them
+    "What the page says, some of it in your words."
+    for name,text in (texts or {}).items():
+        if name not in TEXTS:
+            near, = difflib.get_close_matches(str(name), TEXTS, 1, 0)
+            raise InputError(f'the text {name!r}', f'one of {listed(TEXTS, 99)}', f'did you mean {near!r}?')
+        fields = {field: '' for _,field,_,_ in Formatter().parse(TEXTS[name]) if field}
+        try: text.format(**fields)
+        except (AttributeError, LookupError, ValueError) as e:
+            raise InputError(
+                f'{text!r} as the text {name!r}',
+                f'words with no other fields than there are in {TEXTS[name]!r}',
+                'correct it; write a lone brace twice') from e
+    return {**TEXTS, **(texts or {})}
 
 # %% ../../nbs/ship/04_answer.ipynb #86885466
 def percent(
@@ -39,50 +64,55 @@ LIKELY, PROBABLE = .9, .6   # From here on "most likely", and "probably"
 
 def verdict(
     prediction:Prediction,
+    texts:dict=TEXTS, # From `page_texts`
 ) -> tuple[str, str]: # How sure, and of what: ('Most likely', 'grizzly')
     "The answer in words that are no surer than the model."
     (label,p),*others = prediction.top(2)
-    if prediction.unknown: return 'The nearest of what it knows', label
-    if p>=LIKELY: return 'Most likely', label
-    if p>=PROBABLE: return 'Probably', label
-    return 'Not sure, perhaps', ' or '.join([label] + [o for o,_ in others])
+    if prediction.unknown: return texts['nearest'], label
+    if p>=LIKELY: return texts['likely'], label
+    if p>=PROBABLE: return texts['probable'], label
+    return texts['unsure'], texts['or'].format(names=label, last=others[0][0])
 
 # %% ../../nbs/ship/04_answer.ipynb #42edaedf
-def _listed(vocab, word, most=8):
-    "`a, b or c`; a long list is cut."
-    if len(vocab)>most: return f"{', '.join(vocab[:most])} {word} {len(vocab)-most} more"
-    return f' {word} '.join([', '.join(vocab[:-1]), vocab[-1]])
+def _listed(names, texts, most=8):
+    "`a, b, c`; a long list is cut."
+    if len(names)<=most: return ', '.join(names)
+    return texts['and_more'].format(names=', '.join(names[:most]), n=len(names)-most)
 
 def title_for(
-    vocab:list[str], # Class names, at least two
+    vocab:list[str],  # Class names, at least two
+    texts:dict=TEXTS, # From `page_texts`
 ) -> str:
     "The question that the page asks."
-    text = f"{_listed(vocab, 'or')}?"
-    return text[0].upper()+text[1:] if len(text)<60 else 'What is in the picture?'
+    names = texts['or'].format(names=', '.join(vocab[:-1]), last=vocab[-1])
+    text = texts['question'].format(names=names)
+    return text[0].upper()+text[1:] if len(text)<60 else texts['question_many']
 
 def known_text(
-    vocab:list[str], # Class names, at least two
+    vocab:list[str],  # Class names, at least two
+    texts:dict=TEXTS, # From `page_texts`
 ) -> str:
     "What the model can answer at all."
-    names = ', '.join(vocab) if len(vocab)<=8 else _listed(vocab, 'and')
-    return f'This model knows only: {names}. It answers with one of these whatever the picture shows.'
+    return texts['known'].format(names=_listed(vocab, texts))
 
 # %% ../../nbs/ship/04_answer.ipynb #d1a74e06
 def drawn_text(
-    bundle:Bundle, # As `Predictor.bundle`
+    bundle:Bundle,    # As `Predictor.bundle`
+    texts:dict=TEXTS, # From `page_texts`
 ) -> str: # Empty when there was a photo among its pictures, or nobody knows
     "What to say of a model that has learnt from drawings only."
     text = bundle.files.get('ATTRIBUTION.md', b'').decode(errors='replace')
     makers = [l for l in text.split('\n') if l.startswith('- ')]
     if not makers or not all(l.endswith('(from drawn)') for l in makers): return ''
-    return 'It has learnt from drawings, not from photos, so do not rely on it for a photo.'
+    return texts['drawn']
 
 def foot_text(
-    predictor, # A `Predictor`
+    predictor,        # A `Predictor`
+    texts:dict=TEXTS, # From `page_texts`
 ) -> str:
     "What the foot of a page says of a model."
-    drawn = drawn_text(predictor.bundle) if hasattr(predictor, 'bundle') else ''
-    return f'{known_text(predictor.vocab)} {drawn}'.strip()
+    drawn = drawn_text(predictor.bundle, texts) if hasattr(predictor, 'bundle') else ''
+    return f'{known_text(predictor.vocab, texts)} {drawn}'.strip()
 
 # %% ../../nbs/ship/04_answer.ipynb #ae35a5e7
 def _bar_html(label, p, first):
@@ -99,15 +129,16 @@ def bars_html(
     return f'<ul class="bc-bars">{bars}</ul>'
 
 # %% ../../nbs/ship/04_answer.ipynb #fcf3021e
-UNLIKE = 'This picture does not look like the ones the model learnt from: do not rely on its answer.'
+UNLIKE = TEXTS['unlike']
 
 def answer_html(
     prediction:Prediction,
-    k:int=3, # How many bars, at most
+    k:int=3,          # How many bars, at most
+    texts:dict=TEXTS, # From `page_texts`
 ) -> str:
     "The answer: how sure, of what, and the bars."
-    sure,label = verdict(prediction)
-    warning = message_html(UNLIKE) if prediction.unknown else ''
+    sure,label = verdict(prediction, texts)
+    warning = message_html(texts['unlike']) if prediction.unknown else ''
     return (f'{warning}<div role="status"><div class="bc-sure">{html.escape(sure)}</div>'
             f'<div class="bc-label">{html.escape(label)}</div>{bars_html(prediction, k)}</div>')
 
@@ -122,25 +153,34 @@ def shown_jpeg(
     img:Image.Image,   # RGB picture
     max_side:int=640,  # Longer side, in pixels
 ) -> bytes: # A JPEG file
-    "The picture as the page shows it."
+    "The picture as the page shows it, and nothing else of it: no EXIF, no place, no comment."
     img = img.copy()
+    img.info = {}
     img.thumbnail((max_side, max_side))
     buf = io.BytesIO()
     img.save(buf, 'JPEG', quality=85)
     return buf.getvalue()
 
 # %% ../../nbs/ship/04_answer.ipynb #58a23921
+def data_url(
+    jpeg:bytes, # From `shown_jpeg`
+) -> str:
+    "A picture as an address that holds it, so that there is no file to fetch."
+    return f'data:image/jpeg;base64,{base64.b64encode(jpeg).decode()}'
+
 def picture_html(
     jpeg:bytes, # From `shown_jpeg`
     alt:str,    # The picture in words
 ) -> str:
-    "An `img` that carries its own bytes, so that there is no file to fetch."
-    return f'<img alt="{html.escape(alt)}" src="data:image/jpeg;base64,{base64.b64encode(jpeg).decode()}">'
+    "An `img` that carries its own bytes."
+    return f'<img alt="{html.escape(alt)}" src="{data_url(jpeg)}">'
 
 # %% ../../nbs/ship/04_answer.ipynb #ddf86f7d
 MAX_UPLOAD = 25_000_000       # Bytes of one picture on the page that Voila serves
+MAX_TOTAL = 4*MAX_UPLOAD      # Bytes of all that are chosen at once there
+MAX_FILES = 20                # Pictures that are looked at, of those
 MAX_MESSAGE = 8*MAX_UPLOAD    # Bytes of one message to that server; what is longer it drops
-NOTEBOOK_UPLOAD = 10_000_000  # Bytes of one picture in a notebook, just below what Jupyter drops
+NOTEBOOK_UPLOAD = 10_000_000  # Bytes of one upload in a notebook, just below what Jupyter drops
 
 def megabytes(
     n:int, # Bytes
@@ -151,36 +191,78 @@ def megabytes(
 def _short(name, most=50): return name if len(name)<=most else f'{name[:most//2]}…{name[-most//2+1:]}'
 
 # %% ../../nbs/ship/04_answer.ipynb #83df0958
-def problem_text(
-    files:list[tuple[str, bytes]], # What was chosen
-    max_upload:int=MAX_UPLOAD,     # Bytes allowed
-) -> str: # Empty when all is well
-    "What is wrong with an upload before anybody looks inside."
-    if len(files)>1: return f'You chose {len(files)} files. Choose one picture at a time.'
-    (name,data), = files
-    if len(data)<=max_upload: return ''
-    return (f'“{_short(name)}” has {megabytes(len(data))}, and the limit is {megabytes(max_upload)}. '
-            'Make it smaller, or take a screenshot of it and choose that.')
-
 def unreadable_text(
-    name:str,     # Of the file
-    e:InputError, # From `open_rgb`
+    name:str,         # Of the file
+    e:InputError,     # From `open_rgb`
+    texts:dict=TEXTS, # From `page_texts`
 ) -> str:
     "What to tell a visitor whose file is no picture."
     got = e.got.replace(name_of(b''), f'“{_short(name)}”')
-    return f'{got}. Try this: {e.todo}.'
+    return texts['unreadable'].format(got=got, todo=e.todo)
+
+# %% ../../nbs/ship/04_answer.ipynb #04mf0002
+def files_within(
+    files:list[tuple[str, bytes]], # From `uploaded_files`
+    max_upload:int=MAX_UPLOAD,     # Bytes allowed for one
+    max_total:int=MAX_TOTAL,       # Bytes allowed for all
+    texts:dict=TEXTS,              # From `page_texts`
+) -> tuple[list, str]: # Those to look at, and what to say of the others ('' when there are none)
+    "As many files as a visitor may ask about at once, in order."
+    sizes = [len(data) for _,data in files]
+    counted = accumulate(n if n<=max_upload else 0 for n in sizes)
+    n = min(MAX_FILES, bisect([*counted], max_total))
+    names = [f'“{_short(name)}”' for name,_ in files[n:]]
+    text = texts['left_out'].format(names=_listed(names, texts, 3), n=MAX_FILES, total=megabytes(max_total))
+    return files[:n], text if names else ''
 
 # %% ../../nbs/ship/04_answer.ipynb #874ad036
+@dataclass(eq=False)
+class Answer:
+    "What a file got."
+    name:str                         # Of the file
+    html:str                         # What to show
+    jpeg:bytes|None=None             # The picture as it is shown; `None` where there is none
+    prediction:Prediction|None=None  # What the model said
+
+def answer_for(
+    predictor,                 # A `Predictor`
+    name:str,                  # Of the file
+    data:bytes,                # Its content
+    max_upload:int=MAX_UPLOAD, # Bytes allowed
+    texts:dict=TEXTS,          # From `page_texts`
+) -> Answer:
+    "The picture with the model's answer, or what is wrong with the file."
+    if len(data)>max_upload:
+        sizes = dict(size=megabytes(len(data)), limit=megabytes(max_upload))
+        return Answer(name, message_html(texts['too_large'].format(name=_short(name), **sizes)))
+    try: img = open_rgb(data)
+    except InputError as e: return Answer(name, message_html(unreadable_text(name, e, texts)))
+    jpeg,said = shown_jpeg(img), predictor.predict(img)
+    picture = picture_html(jpeg, texts['alt'].format(name=_short(name)))
+    return Answer(name, picture+answer_html(said, texts=texts), jpeg, said)
+
+def answers_html(
+    answers:list[Answer],
+) -> str: # Empty for none
+    "Answers one below the other; of several, each says which file it is about."
+    if len(answers)<2: return ''.join(a.html for a in answers)
+    head = lambda a: f'<h2 class="bc-file">{html.escape(_short(a.name))}</h2>'
+    return ''.join(f'<section class="bc-answer">{head(a)}{a.html}</section>' for a in answers)
+
 def page_html(
     predictor,                     # A `Predictor`
     files:list[tuple[str, bytes]], # From `uploaded_files`
-    max_upload:int=MAX_UPLOAD,     # Bytes allowed
-    k:int=3,                       # How many bars
+    texts:dict=TEXTS,              # From `page_texts`
 ) -> str: # HTML; empty for no file
-    "What to show for an upload: the picture with the model's answer, or what is wrong with the file."
-    if not files: return ''
-    if problem := problem_text(files, max_upload): return message_html(problem)
-    (name,data), = files
-    try: img = open_rgb(data)
-    except InputError as e: return message_html(unreadable_text(name, e))
-    return picture_html(shown_jpeg(img), f'Your picture, {_short(name)}') + answer_html(predictor.predict(img), k)
+    "What to show for an upload."
+    return answers_html([answer_for(predictor, *f, texts=texts) for f in files])
+
+# %% ../../nbs/ship/04_answer.ipynb #04ex0002
+def example_pictures(
+    predictor,  # A `Predictor`
+    most:int=4, # How many, at most
+) -> list[bytes]: # PNG files
+    "Pictures that come with the model."
+    if not hasattr(predictor, 'bundle'): return []
+    files = predictor.bundle.files
+    return [files[f"golden/{r['file']}"] for r in json.loads(files['golden/golden.json'])['pictures'][:most]]

@@ -4,25 +4,32 @@
 
 # %% ../../nbs/ship/05_app.ipynb #d12c1aa1
 from __future__ import annotations
-import html, importlib.util, ipaddress, json, os, signal, socket, subprocess, sys, tempfile, threading, time
+import html, importlib.util, ipaddress, json, os, re
+import signal, socket, subprocess, sys, tempfile, threading, time
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 from ..core import (BearclassError, BundleError, DependencyError, InputError, MissingError, new_folder,
                             static_text, write_atomic)
-from .answer import (MAX_MESSAGE, MAX_UPLOAD, NOTEBOOK_UPLOAD, foot_text, megabytes,
-                                   message_html, page_html, title_for, uploaded_files)
+from ..images import open_rgb
+from .answer import (MAX_MESSAGE, MAX_TOTAL, MAX_UPLOAD, NOTEBOOK_UPLOAD, TEXTS, Answer, answer_for,
+                                   answers_html, data_url, drawn_text, example_pictures, files_within, foot_text,
+                                   megabytes, message_html, page_texts, shown_jpeg, title_for, uploaded_files)
+from .feedback import feedback_folder, keep_correction
 from .predictor import Bundle, Predictor, open_bundle
 if TYPE_CHECKING: from ipywidgets import VBox
 
 # %% auto #0
-__all__ = ['APP_NOTEBOOK', 'take_upload', 'classifier_app', 'app_from_bundle', 'voila_config', 'server_config',
+__all__ = ['APP_NOTEBOOK', 'show_answers', 'take_upload', 'classifier_app', 'app_from_bundle', 'voila_config', 'server_config',
            'write_server_config', 'app_notebook', 'write_page', 'write_app_folder', 'is_loopback', 'check_port',
            'voila_command', 'serve_app', 'binder_url']
 
 # %% ../../nbs/ship/05_app.ipynb #4b6bfa94
-def _style(): return f"<style>\n{static_text('app.css')}</style>"
+def _css(text): return re.sub(r'[^a-zA-Z0-9 ]', lambda c: f'\\{ord(c[0]):x} ', text)
+
+def _style(texts):
+    return f"<style>\n{static_text('app.css')}.bearclass {{--bc-choose:\"{_css(texts['choose'])}\"}}</style>"
 
 # %% ../../nbs/ship/05_app.ipynb #0b0b4327
 # not `image/*`: iPhones turn HEIC into JPEG only for a list without it
@@ -44,17 +51,19 @@ def _card(children):
     return box
 
 # %% ../../nbs/ship/05_app.ipynb #bbd0f023
-def _fixed_html(title, max_upload, predictor):
+def _fixed_html(app, title):
     "What does not change: above the button, below it, and at the foot of the page."
-    head = f'<h1>{html.escape(title)}</h1><p>Choose a photo, and the model says which it looks most like.</p>'
-    limit = (f'JPEG, PNG, WebP, GIF, BMP, TIFF or AVIF, up to {megabytes(max_upload)}. '
-             'Used for this answer only: the page keeps no copy.')
-    foot = html.escape(foot_text(predictor))
-    return _style()+head, f'<p class="bc-small">{limit}</p>', f'<div class="bc-foot">{foot}</div>'
+    t = app.texts
+    head = f"<h1>{html.escape(title)}</h1><p>{html.escape(t['lead'])}</p>"
+    limits = t['limits'].format(each=megabytes(app.max_upload), total=megabytes(app.max_total))
+    kept = t['keeps_corrections' if app.feedback else 'keeps_nothing']
+    foot = html.escape(foot_text(app.predictor, t))
+    small = f'<p class="bc-small">{html.escape(limits)} {html.escape(kept)}</p>'
+    return _style(t)+head, small, f'<div class="bc-foot">{foot}</div>'
 
-def _upload_button(w):
-    up = w.FileUpload(accept=_types, multiple=False, description='Choose a photo', icon='')
-    if up.has_trait('tooltip'): up.tooltip = 'Choose a photo from this device'
+def _upload_button(texts):
+    up = _widgets().FileUpload(accept=_types, multiple=True, description=texts['choose'], icon='')
+    if up.has_trait('tooltip'): up.tooltip = texts['choose_hint']
     return up
 
 # %% ../../nbs/ship/05_app.ipynb #0e427f83
@@ -63,22 +72,86 @@ def _empty(upload):
     if not isinstance(upload.value, dict): upload.value = ()
     else: upload.data,upload.metadata,upload._counter = [],[],0
 
-# %% ../../nbs/ship/05_app.ipynb #0e580974
-_broken = message_html('The model could not answer: something is wrong on this side, not with your picture. '
-                       'Try again, or try another picture.')
+# %% ../../nbs/ship/05_app.ipynb #05ta0001
+def show_answers(
+    app,             # From `classifier_app`
+    files,           # [(name, content)]
+    theirs:bool=True, # Whether these are the visitor's, who may then say that an answer was wrong
+):
+    "Clear the page, ask about each file, show all answers."
+    t,answers,failed = app.texts, [], None
+    files,left_out = files_within(files, app.max_upload, app.max_total, t)
+    if app.form: app.form.offer([])
+    for i,(name,data) in enumerate(files, 1):
+        busy = t['looking'] if len(files)==1 else t['looking_at'].format(i=i, n=len(files))
+        app.result.value = f'<div class="bc-busy" role="status">{html.escape(busy)}</div>'
+        try: answers.append(answer_for(app.predictor, name, data, app.max_upload, texts=t))
+        except Exception as e:   # a visitor sees no traceback, so must at least see this; the log has the error
+            answers.append(Answer(name, message_html(t['broken'])))
+            failed = e
+    app.result.value = answers_html(answers) + (message_html(left_out) if left_out else '')
+    seen = [(f'{i}. {a.name}', a) for i,a in enumerate(answers, 1) if a.prediction]
+    if app.form and theirs: app.form.offer(seen)
+    if failed: raise failed
 
 def take_upload(
     app, # From `classifier_app`
 ):
-    "What a new upload sets off: clear, look, show."
+    "What a new upload sets off."
     files = uploaded_files(app.upload.value)
     if not files: return
     _empty(app.upload)
-    app.result.value = '<div class="bc-busy" role="status">Looking …</div>'
-    try: app.result.value = page_html(app.predictor, files, app.max_upload)
-    except Exception:   # a visitor sees no traceback, so must at least see this; the log has the error
-        app.result.value = _broken
-        raise
+    show_answers(app, files)
+
+# %% ../../nbs/ship/05_app.ipynb #05ex0002
+def _example_row(app):
+    "A line, and a button for each example picture; nothing where the model has none."
+    w,t,pictures = _widgets(), app.texts, example_pictures(app.predictor)
+    if not pictures: return []
+    drawn = '_drawn' if drawn_text(app.predictor.bundle) else ''
+    row,style = [],''
+    for i,data in enumerate(pictures, 1):
+        mine,name = f'bc-{app.model_id[:8]}-{i}', t[f'example{drawn}'].format(i=i)
+        style += f'.bearclass .{mine} {{background-image:url({data_url(shown_jpeg(open_rgb(data), 160))})}}\n'
+        button = w.Button(description=name, tooltip=name).add_class('bc-example').add_class(mine)
+        button.on_click(lambda b, data=data: show_answers(app, [(b.description, data)], theirs=False))
+        row.append(button)
+    head = w.HTML(f"<style>{style}</style><p class=\"bc-small\">{html.escape(t[f'examples{drawn}'])}</p>")
+    return [head, w.HBox(row, layout=dict(flex_flow='row wrap'))]
+
+# %% ../../nbs/ship/05_app.ipynb #05fb0002
+class _Form:
+    "'Was that wrong?': which answer, what it should have been, and whether the picture may be kept."
+    def __init__(self, app):
+        w,t,vocab = _widgets(), app.texts, app.predictor.vocab
+        self.app = app
+        self.which = w.Dropdown(description=t['which'])
+        self.shows = w.Dropdown(description=t['shows'], options=[*zip(vocab, vocab), (t['none'], '')])
+        self.consent = w.Checkbox(description=t['consent'], indent=False)
+        self.send,self.said = w.Button(description=t['send']), w.HTML()
+        head = w.HTML(f"<h2 class=\"bc-file\">{html.escape(t['was_wrong'])}</h2>")
+        self.fields = w.VBox([head, self.which, self.shows, self.consent, self.send])
+        self.box = w.VBox([self.fields, self.said]).add_class('bc-form')
+        self.shows.observe(lambda change: setattr(self.send, 'disabled', change['new'] is None), 'value')
+        self.send.on_click(lambda _: self.keep())
+        self.offer([])
+
+    def offer(self, seen, said=''):
+        "Ask about these, [(name, answer)]."
+        self.which.options = seen
+        self.which.value = seen[0][1] if seen else None
+        self.shows.value,self.consent.value,self.said.value = None,False,said
+        self.fields.layout.display = '' if seen else 'none'
+
+    def keep(self):
+        t,answer = self.app.texts, self.which.value
+        picture = answer.jpeg if self.consent.value else None
+        try: keep_correction(self.app.feedback, answer.prediction, self.shows.value or None, picture)
+        except InputError as e: self.said.value = message_html(t['not_noted'].format(why=e.got))
+        else:
+            thanks = html.escape(t['noted_picture' if picture else 'noted'])
+            left = [o for o in self.which.options if o[1] is not answer]
+            self.offer(left, f'<p role="status">{thanks}</p>')
 
 # %% ../../nbs/ship/05_app.ipynb #b37655e8
 def _predictor(model):
@@ -96,27 +169,37 @@ def classifier_app(
     predictor:Predictor|str|Path,  # What answers: a `Predictor`, the path of a bundle, or a learner
     title:str|None=None,           # Heading; `None` asks for the classes: 'Black, grizzly or teddy?'
     max_upload:int=NOTEBOOK_UPLOAD, # Bytes of one picture; more than the server takes gets no answer at all
-) -> VBox: # Has `.upload`, a FileUpload, and `.result`, whose `.value` is the HTML below the button
-    "The page as a widget: upload a photo, see it with the answer and the three best bars."
-    w,predictor = _widgets(),_predictor(predictor)
-    head,limit,foot = [w.HTML(o) for o in _fixed_html(title or title_for(predictor.vocab), max_upload, predictor)]
-    upload,result = _upload_button(w), w.HTML()
-    app = _card([head, upload, limit, result, foot])
-    app.predictor,app.max_upload,app.upload,app.result = predictor,max_upload,upload,result
-    upload.observe(lambda _: take_upload(app), 'value')
+    max_total:int|None=None,       # Bytes of all that are chosen at once; `None`: as for one
+    feedback:str|Path|None=None,   # Folder for what visitors say was wrong; `None`: nothing is kept
+    texts:dict|None=None,          # {name: other words}, for a translation; see `TEXTS` of `bearclass.ship.answer`
+) -> VBox: # Has `.upload`, a FileUpload, and `.result`, whose `.value` is the HTML of the answers
+    "The page as a widget: choose photos, see each with its answer and the three best bars."
+    w,texts,predictor = _widgets(),page_texts(texts),_predictor(predictor)
+    app = _card([])
+    app.predictor,app.texts,app.feedback = predictor,texts,feedback
+    app.max_upload,app.max_total = max_upload,max_total or max_upload
+    head,small,foot = map(w.HTML, _fixed_html(app, title or title_for(predictor.vocab, texts)))
+    app.upload,app.result,app.form = _upload_button(texts), w.HTML(), _Form(app) if feedback else None
+    below = [app.result, app.form.box, foot] if feedback else [app.result, foot]
+    app.children = [head, app.upload, small, *_example_row(app), *below]
+    app.upload.observe(lambda _: take_upload(app), 'value')
     return app
 
 # %% ../../nbs/ship/05_app.ipynb #fb7a25bb
 def app_from_bundle(
-    path:str|Path, # Bundle
+    path:str|Path, # Bundle; `texts.json` beside it has words for `classifier_app`
     max_upload:int=MAX_UPLOAD, # As for `classifier_app`; the settings below let Voila take this much
+    feedback:str|Path|None=None, # As for `classifier_app`
 ) -> VBox: # As from `classifier_app`, or a card that says why there is none
     "The page for a bundle, or a page that says what is wrong with it."
-    try: return classifier_app(path, max_upload=max_upload)
-    except (MissingError, BundleError, DependencyError) as e:
+    words,texts = Path(path).parent/'texts.json', TEXTS
+    try:
+        if words.is_file(): texts = page_texts(json.loads(words.read_text(encoding='utf-8')))
+        return classifier_app(path, None, max_upload, max(max_upload, MAX_TOTAL), feedback, texts)
+    except (MissingError, BundleError, DependencyError, ValueError) as e:
         why = str(e).replace(repr(str(path)), repr(Path(path).name))
-        head = '<h1>No model here</h1><p>The page works, but the model it should ask cannot be used.</p>'
-        return _card([_widgets().HTML(_style() + head + message_html(why[0].upper()+why[1:]))])
+        head = f"<h1>{html.escape(texts['not_ready'])}</h1><p>{html.escape(texts['not_ready_why'])}</p>"
+        return _card([_widgets().HTML(_style(texts) + head + message_html(why[0].upper()+why[1:]))])
 
 # %% ../../nbs/ship/05_app.ipynb #25b212bc
 def _page_settings():
@@ -158,7 +241,8 @@ def write_server_config(
 # %% ../../nbs/ship/05_app.ipynb #e1e004a0
 APP_NOTEBOOK = 'bear_classifier.ipynb'
 _cells = {'imports': 'import os\nfrom bearclass.ship.app import app_from_bundle',
-          'app': "app_from_bundle(os.environ.get('BEARCLASS_BUNDLE') or 'bundle')"}
+          'app': "app_from_bundle(os.environ.get('BEARCLASS_BUNDLE') or 'bundle', "
+                 "feedback=os.environ.get('BEARCLASS_FEEDBACK'))"}
 
 def app_notebook(
     title:str|None=None, # Name of the browser's tab; `None` leaves it to the file's name
@@ -187,6 +271,7 @@ def write_app_folder(
     bundle:str|Path|Bundle, # Exported model
     dest:str|Path,          # Folder to make
     token:str|None=None,    # As for `voila_config`
+    texts:dict|None=None,   # As for `classifier_app`; written beside the bundle
 ) -> Path: # `dest`, for `voila bear_classifier.ipynb` in it
     "Make the folder that Voila serves: the notebook, its settings and a copy of the bundle, checked."
     if not isinstance(bundle, Bundle): bundle = open_bundle(bundle)
@@ -194,7 +279,8 @@ def write_app_folder(
         for name,data in bundle.files.items():
             (tmp/'bundle'/name).parent.mkdir(parents=True, exist_ok=True)
             (tmp/'bundle'/name).write_bytes(data)
-        write_page(tmp, token, title_for(bundle.vocab))
+        write_page(tmp, token, title_for(bundle.vocab, page_texts(texts)))
+        if texts: write_atomic(tmp/'texts.json', _to_json(texts))
     return Path(dest)
 
 # %% ../../nbs/ship/05_app.ipynb #8af59007
@@ -250,9 +336,10 @@ def voila_command(
     settings = f'--port={port}', f'--Voila.ip={host}', '--Voila.log_level=WARN'
     return [sys.executable, '-m', 'voila', APP_NOTEBOOK, *settings]
 
-def _voila_env(run):
+def _voila_env(run, feedback=None):
     "This process' environment, for another folder; `run` gets Voila's own files, away from what it serves."
-    env = {k:v for k,v in os.environ.items() if k!='BEARCLASS_BUNDLE'}
+    env = {k:v for k,v in os.environ.items() if k not in ('BEARCLASS_BUNDLE', 'BEARCLASS_FEEDBACK')}
+    if feedback: env['BEARCLASS_FEEDBACK'] = str(feedback)
     if path := env.get('PYTHONPATH'):
         env['PYTHONPATH'] = os.pathsep.join(os.path.abspath(p) for p in path.split(os.pathsep) if p)
     return {**env, 'JUPYTER_PREFER_ENV_PATH':'1', 'TMPDIR':str(run)}
@@ -303,12 +390,12 @@ def _sigterm_as_interrupt():
     finally: signal.signal(signal.SIGTERM, old)
 
 # %% ../../nbs/ship/05_app.ipynb #2d4af895
-def _serve_folder(folder, run, port, host, url, open_browser, verbose):
+def _serve_folder(folder, run, port, host, url, open_browser, verbose, feedback):
     "Run Voila until it is stopped."
     log = run/'voila.log'
     with open(log, 'wb') as out:
         said = {} if verbose else dict(stdout=out, stderr=subprocess.STDOUT)
-        proc = subprocess.Popen(voila_command(port, host), cwd=folder, env=_voila_env(run), **said)
+        proc = subprocess.Popen(voila_command(port, host), cwd=folder, env=_voila_env(run, feedback), **said)
         try:
             _wait_until_up(proc, host, port, log)
             print(f'The page is at {url}\nStop it with Ctrl-C.', flush=True)
@@ -333,18 +420,20 @@ def serve_app(
     token:str|None=None,     # What visitors need to know; the printed address holds it
     allow_public:bool=False, # Your word that something else decides who may visit
     verbose:bool=False,      # Whether to show what Voila says
+    feedback:str|Path|None=None, # As for `classifier_app`
+    texts:dict|None=None,    # As for `classifier_app`
 ):
     "Serve the page for a bundle until Ctrl-C."
     _check_host(host, token, allow_public)
     if importlib.util.find_spec('voila') is None:
         raise DependencyError('voila is not installed', 'Voila, which serves the page', 'pip install voila')
-    bundle = _predictor(bundle).bundle
+    bundle,feedback = _predictor(bundle).bundle, feedback and feedback_folder(feedback)
     check_port(port, host)
     with tempfile.TemporaryDirectory(prefix='bearclass_', ignore_cleanup_errors=True) as tmp, _sigterm_as_interrupt():
         folder,run = Path(tmp)/'app', Path(tmp)/'run'
         run.mkdir()
-        write_app_folder(bundle, folder, token)
-        _serve_folder(folder, run, port, host, _address(host, port, token), open_browser, verbose)
+        write_app_folder(bundle, folder, token, texts)
+        _serve_folder(folder, run, port, host, _address(host, port, token), open_browser, verbose, feedback)
 
 # %% ../../nbs/ship/05_app.ipynb #f7f8d150
 def binder_url(

@@ -34,7 +34,7 @@ def _imports(source, package=''):
 def _is_ours(module): return module.split('.')[0]=='bearclass'
 
 # a bundle of a learner, the table of a folder, more words in an error: for whoever has what it takes
-_at_home = {'bearclass.ship.bundle', 'pandas', 'fastcore.docments'}
+_at_home = {'bearclass.ship.bundle', 'bearclass.dataset', 'pandas', 'fastcore.docments'}
 
 def _carried():
     "{name in the package: text} of what the page needs of bearclass, and the names of others' packages it imports."
@@ -187,7 +187,8 @@ class AppCheck:
                 f"Binder gives 1 to 2 GB for both, which is {room}.")
 
 # %% ../../nbs/ship/09_scaffold.ipynb #6eee12e5
-_from_here = 'PYTHONPATH', 'PYTHONHOME', 'VIRTUAL_ENV', 'JUPYTER_PATH', 'JUPYTER_CONFIG_DIR', 'BEARCLASS_BUNDLE'
+_from_here = ('PYTHONPATH PYTHONHOME VIRTUAL_ENV JUPYTER_PATH JUPYTER_CONFIG_DIR '
+              'BEARCLASS_BUNDLE BEARCLASS_FEEDBACK').split()
 
 def _run(*cmd, **where):
     got = subprocess.run(list(map(str, cmd)), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **where)
