@@ -135,15 +135,15 @@ def _child():
 # %% ../../nbs/ship/10_convert.ipynb #ca100018
 _keep = set('PATH HOME LANG TMPDIR TEMP TMP SYSTEMROOT USERPROFILE LOCALAPPDATA LD_LIBRARY_PATH OMP_NUM_THREADS '
             'BEARCLASS_CACHE BEARCLASS_OFFLINE'.split())
+_CODE = 'from bearclass.ship.convert import _child; _child()'
 
 def _ended(job, limit_s):
     "Status of a child that has done a job, or was stopped after `limit_s` seconds (`None`); nothing of it still runs."
     path = os.pathsep.join(os.path.abspath(p) for p in sys.path)   # what can be imported here can be there
     env = {k: v for k,v in os.environ.items() if k in _keep} | {'PYTHONPATH': path}
     proc = subprocess.Popen(
-        [sys.executable, '-c', 'from bearclass.ship.convert import _child; _child()'], env=env,
-        stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-        cwd=Path(job['bundle']).parent, start_new_session=True)
+        [sys.executable, '-c', _CODE], env=env, cwd=Path(job['bundle']).parent, start_new_session=True,
+        stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         proc.communicate(json.dumps(job).encode(), timeout=limit_s)
         return proc.returncode
