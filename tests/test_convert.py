@@ -1,5 +1,5 @@
 "A pickled learner becomes a bundle, whoever made it and wherever; a pickle that misbehaves hurts nobody but itself."
-import json, os, pathlib, pickle, sys, tempfile
+import os, pathlib, pickle, sys, tempfile
 from types import SimpleNamespace
 
 import numpy as np
@@ -66,7 +66,10 @@ def new_learner(dls):
     return image_learner(dls, 'tiny_cnn', weights=False, verbose=False)
 
 
-@pytest.mark.parametrize('made', 'name_func name_re csv lists course_df course_lists course_block course_name_func'.split())
+WAYS = 'name_func name_re csv lists course_df course_lists course_block course_name_func'
+
+
+@pytest.mark.parametrize('made', WAYS.split())
 def test_whatever_made_the_learner(made, pets, tmp_path, one_thread):
     learn = new_learner(dls_of(made, pets))
     learn.export(tmp_path/'export.pkl')
@@ -100,7 +103,8 @@ def test_functions_of_a_notebook_windows_and_an_older_fastai(pets, tmp_path, one
         learn.export(tmp_path/'export.pkl', pickle_module=pickle)
     learn.model_dir = of_windows
     mine = pickle_calls(tmp_path/'export.pkl').set_index('name').called
-    assert (mine['__main__.is_dog'], mine['pathlib.WindowsPath'], mine['fastcore.transform.Transform'])==(0, 1, 1)
+    names = '__main__.is_dog', 'pathlib.WindowsPath', 'fastcore.transform.Transform'
+    assert [mine[name] for name in names]==[0, 1, 1]
     convert._Unpickler.lost.clear()
     check_same(learn, tmp_path/'export.pkl', sorted(pets.iterdir()))
     assert '__main__.is_dog' in convert._Unpickler.lost
@@ -142,7 +146,7 @@ def test_a_child_that_ends_badly_is_told_of(code, said, kept, monkeypatch):
 
 
 def test_a_child_that_hangs_is_ended_with_all_that_it_started(kept, monkeypatch, new_children):
-    code = "sleep = [sys.executable, '-c', 'import time; time.sleep(900)']; subprocess.Popen(sleep); subprocess.run(sleep)"
+    code = "long = [sys.executable, '-c', 'import time; time.sleep(900)']; subprocess.Popen(long); subprocess.run(long)"
     assert 'not done after 2 seconds' in convert_by(monkeypatch, kept, code, limit_s=2)
     assert not new_children()
 

@@ -1,4 +1,4 @@
-"A model from a stranger: nothing on the default path is unpickled, no changed bit is read, no other answers are served."
+"A model from a stranger: nothing is unpickled on the default path, no changed bit is read, no other answers served."
 import json, shutil, sys
 from contextlib import nullcontext
 
@@ -62,7 +62,7 @@ def test_nothing_is_unpickled_from_export_to_answer(unpickled, tmp_path, one_thr
 
 
 def bits(bundle, rng, n):
-    "(file, byte, bit): one in each file, and `n` anywhere; the name in MANIFEST.sha256 is for people and means nothing."
+    "(file, byte, bit): one in each file, and `n` anywhere; after 64 digits MANIFEST.sha256 says nothing."
     sizes = {f: f.stat().st_size for f in sorted(bundle.rglob('*')) if f.is_file()}
     sizes[bundle/'MANIFEST.sha256'] = 64
     ends = np.cumsum(list(sizes.values()))

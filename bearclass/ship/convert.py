@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING
-from ..core import BearclassError, InputError, MissingError, count_of, door, listed, new_folder, one_line
+from ..core import InputError, MissingError, door, listed, new_folder, one_line
 from .bundle import check_destination, export_bundle
 from .predictor import Bundle, Predictor, open_bundle
 if TYPE_CHECKING: import pandas as pd
@@ -51,8 +51,7 @@ _MOST = 100<<20   # Bytes of a pickle that are looked at
 
 def _pickles(path):
     "What there is of pickles in a file, as bytes; a zip is known as torch knows it, by how the file begins."
-    with open(path, 'rb') as f:
-        start = f.read(_MOST)
+    with open(path, 'rb') as f: start = f.read(_MOST)
     if not start.startswith(b'PK\3\4'):
         yield start
         return
@@ -66,14 +65,14 @@ def _follow_all(data, calls):
         if stream.tell()<len(data): _follow(stream, calls)
 
 # %% ../../nbs/ship/10_convert.ipynb #ca100010
-_usual = set('bearclass collections fastai fastcore fasttransform functools numpy pathlib PIL torch torchvision'.split())
+_usual = set('bearclass collections fastai fastcore fasttransform functools numpy pathlib PIL torch'.split())
 _unread = '(the rest cannot be read)'
 
 @door
 def pickle_calls(
     path:str|Path, # A pickle, or what `torch.save` or `learn.export()` wrote
 ) -> pd.DataFrame: # name, called (how often); what is not of the usual libraries first
-    "What a file would import and call if it were loaded; nothing in it is run, and no table says that it is safe."
+    "What a file would import and call if it were loaded; it is read, not run, and no table says that it is safe."
     import pandas as pd
     if not Path(path).is_file(): raise MissingError(f'there is no file {str(path)!r}', 'a pickle', 'check the path')
     calls = {}
@@ -85,7 +84,7 @@ def pickle_calls(
 
 # %% ../../nbs/ship/10_convert.ipynb #ca100015
 def _moved_transform():
-    "fastai's `Transform`, which also takes what was pickled before 2.8: there, `init_enc` was the function that it wraps."
+    "fastai's `Transform`, which also takes what was pickled before 2.8, where `init_enc` was the function in it."
     from fasttransform import Transform as Now
     class Transform(Now):
         def __setstate__(self, state):
@@ -138,7 +137,7 @@ _keep = set('PATH HOME LANG TMPDIR TEMP TMP SYSTEMROOT USERPROFILE LOCALAPPDATA 
 _CODE = 'from bearclass.ship.convert import _child; _child()'
 
 def _ended(job, limit_s):
-    "Status of a child that has done a job, or was stopped after `limit_s` seconds (`None`); nothing of it still runs."
+    "Status of a child that has done a job; `None`: it was stopped after `limit_s` seconds."
     path = os.pathsep.join(os.path.abspath(p) for p in sys.path)   # what can be imported here can be there
     env = {k: v for k,v in os.environ.items() if k in _keep} | {'PYTHONPATH': path}
     proc = subprocess.Popen(

@@ -87,6 +87,7 @@ def predict_folder_ray(
     workers:int=2,                    # Processes that answer, all machines together
 ) -> pd.DataFrame: # As from `predict_folder`
     "What a model says about every picture in a folder, asked by many processes or machines with Ray."
+    import pandas as pd
     os.environ.setdefault('RAY_USAGE_STATS_ENABLED', '0')   # else it reports to its maker
     try: import ray, ray.data
     except ImportError as e: raise DependencyError('Ray is not installed', 'Ray', "pip install 'bearclass[ray]'") from e
@@ -98,11 +99,11 @@ def predict_folder_ray(
     ours = not ray.is_initialized()
     if ours: ray.init(num_cpus=workers+1, include_dashboard=False, log_to_driver=False)
     try:
-        df = ray.data.from_items([dict(path=str(f)) for f in files]).map_batches(
-            _Worker, fn_constructor_args=[p.bundle], batch_size=32, batch_format='pandas', concurrency=workers).to_pandas()
+        asked = ray.data.from_items([dict(path=str(f)) for f in files]).map_batches(
+            _Worker, fn_constructor_args=[p.bundle], concurrency=workers, batch_size=32, batch_format='pandas')
+        rows = {row['path']: {k: v if v==v else None for k,v in row.items()} for row in asked.take_all()}
     finally:
         if ours: ray.shutdown()
-    df = df.set_index('path').loc[list(map(str, files))].reset_index()   # they come as they are done
-    df['path'] = files
+    df = pd.DataFrame([{**rows[str(f)], 'path': f} for f in files], columns=_columns)   # they came as they were done
     if csv: write_atomic(csv, df.to_csv(index=False))
     return df
