@@ -65,7 +65,8 @@ def _follow_all(data, calls):
         if stream.tell()<len(data): _follow(stream, calls)
 
 # %% ../../nbs/ship/10_convert.ipynb #ca100010
-_usual = set('bearclass collections fastai fastcore fasttransform functools numpy pathlib PIL torch'.split())
+_usual = set('_codecs bearclass collections fastai fastcore fasttransform inspect numpy pathlib PIL torch'.split())
+_plain = {f'builtins.{kind}' for kind in 'bool bytes dict float int list long object print set tuple unicode'.split()}
 _unread = '(the rest cannot be read)'
 
 @door
@@ -79,7 +80,7 @@ def pickle_calls(
     try:
         for data in _pickles(path): _follow_all(data, calls)
     except Exception: calls[_unread] = 0   # it may be anything, also made to trip readers
-    rows = sorted(calls.items(), key=lambda row: (row[0].split('.')[0] in _usual, row[0]))
+    rows = sorted(calls.items(), key=lambda row: (row[0] in _plain or row[0].split('.')[0] in _usual, row[0]))
     return pd.DataFrame(rows, columns=['name', 'called'])
 
 # %% ../../nbs/ship/10_convert.ipynb #ca100015
