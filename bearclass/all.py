@@ -80,8 +80,8 @@ from .clean.votes import merge_decisions, show_disagreements
 
 # %% ../nbs/all.ipynb #38a51740
 from .ship.predictor import Bundle, Predictor, predict_folder
-from .ship.bundle import (compare_bundles, convert_learner, evaluate_bundle, export_bundle, inspect_bundle,
-                                   to_learner)
+from .ship.bundle import compare_bundles, evaluate_bundle, export_bundle, inspect_bundle, to_learner
+from .ship.convert import convert_learner
 from .ship.stress import stress
 from .ship.app import classifier_app, serve_app
 from ipywidgets import Box, Button, Checkbox, Dropdown, FileUpload, HBox, Label, Layout, Output, VBox, widgets

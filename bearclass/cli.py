@@ -297,7 +297,8 @@ def cmd_evaluate(a):
 def cmd_export(a):
     _check_out(a.out, a.replace)
     from bearclass.dataset import get_image_files, parent_name
-    from bearclass.ship.bundle import convert_learner, pick_golden
+    from bearclass.ship.bundle import pick_golden
+    from bearclass.ship.convert import convert_learner
     files = get_image_files(a.pictures)
     b = convert_learner(a.pkl, a.out, pick_golden(files, list(map(parent_name, files))), a.trust, a.replace)
     print(f'{a.pkl} is now the bundle {b.path}, for {", ".join(b.vocab)}.')

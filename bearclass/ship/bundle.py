@@ -4,7 +4,7 @@
 
 # %% ../../nbs/ship/01_bundle.ipynb #a1c1ce7f
 from __future__ import annotations
-import copy, json, os, pickle, platform, tempfile
+import copy, json, os, platform, tempfile
 from collections import Counter
 from contextlib import contextmanager
 from datetime import datetime, timezone
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from ..chance import wilson_interval
 from ..core import (
-    InputError, MissingError, check_columns, count_of, door, listed, markdown_text, new_folder, one_line)
+    InputError, check_columns, count_of, door, listed, markdown_text, new_folder, one_line)
 from ..manifest import manifest_path
 from ..gather.credits import origins
 from ..gather.verify import check_images
@@ -38,8 +38,8 @@ if TYPE_CHECKING:
 # %% auto #0
 __all__ = ['CALIBRATE_FROM', 'SILENT_BELOW', 'read_preprocessing', 'presizing', 'to_onnx', 'has_body', 'pick_golden',
            'answer_kind', 'data_summary', 'attribution', 'calibrated', 'classes_markdown', 'coverage_table',
-           'plot_coverage', 'check_destination', 'export_bundle', 'write_bundle', 'convert_learner', 'evaluate_bundle',
-           'compare_bundles', 'inspect_bundle', 'to_learner']
+           'plot_coverage', 'check_destination', 'export_bundle', 'write_bundle', 'evaluate_bundle', 'compare_bundles',
+           'inspect_bundle', 'to_learner']
 
 # %% ../../nbs/ship/01_bundle.ipynb #8e302aa8
 _harmless = 'ToTensor', 'IntToFloatTensor', 'Pipeline', 'Categorize', 'PILImage', 'PILImageBW'
@@ -570,49 +570,6 @@ def write_bundle(
     text = json.dumps(dict(format=FORMAT, created=now, versions=_versions(), **about, files=listed), indent=1).encode()
     (folder/'MANIFEST.json').write_bytes(text)
     (folder/'MANIFEST.sha256').write_text(f'{sha256(text).hexdigest()}  MANIFEST.json\n')
-
-# %% ../../nbs/ship/01_bundle.ipynb #8a0d216e
-@door
-def convert_learner(
-    pkl:str|Path,        # `export.pkl`, written by `learn.export()`
-    path:str|Path,       # Bundle to make
-    golden:list,         # A few pictures, one of each class, to check it by
-    trust:bool=False,    # True: I made this file, run its code
-    replace:bool=False,  # Whether an older bundle may be replaced
-) -> Bundle:
-    "Turn a pickled learner of one's own into a bundle."
-    pkl = Path(pkl)
-    if not pkl.is_file(): raise MissingError(f'there is no file {str(pkl)!r}', 'an export.pkl', 'check the path')
-    if not trust:
-        raise InputError(
-            f'{str(pkl)!r} is a pickle, and loading it runs code from it',
-            'your word that you made it yourself',
-            'pass trust=True (command line: --trust), or train again and export a bundle')
-    if not golden:
-        raise InputError(
-            'no golden pictures',
-            'a few pictures to check the exported model by',
-            'pass `golden=[...]`, one of each class')
-    check_destination(path, replace)
-    return export_bundle(_load_pickled(pkl), path, golden=[Path(g) for g in golden], replace=replace)
-
-class _AnySystem(pickle.Unpickler):
-    "Paths that another system pickled become this one's."
-    def find_class(self, module, name):
-        is_path = module.startswith('pathlib') and name in ('WindowsPath', 'PosixPath')
-        return Path if is_path else super().find_class(module, name)
-
-def _load_pickled(pkl):
-    from bearclass.learn.blocks import warnings
-    from fastai.learner import load_learner
-    with warnings.catch_warnings():
-        warnings.simplefilter('ignore')
-        try: return load_learner(pkl, pickle_module=SimpleNamespace(**vars(pickle) | dict(Unpickler=_AnySystem)))
-        except Exception as e:   # unpickling runs anything, so anything can come of it
-            raise InputError(
-                f'{str(pkl)!r} cannot be loaded ({type(e).__name__}: {one_line(e, 160)})',
-                'a learner saved by learn.export()',
-                'export it again with the same fastai as here, or make the bundle there, where it was made') from e
 
 # %% ../../nbs/ship/01_bundle.ipynb #0ee2b3fe
 def _not_learnt(p, files):
