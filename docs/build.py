@@ -1,0 +1,217 @@
+"""Build the site from the notebooks, with the outputs saved in them: nothing is run, nothing is fetched.
+
+    python docs/build.py [--out FOLDER] [--only PAGE ...]
+
+Prepares `build/site-pages` (the notebooks as readers want them, one reference page a module), which Sphinx turns into
+`build/site`. A dead link, a missing picture or a broken formula ends it with an error.
+"""
+import argparse, ast, io, json, re, shutil, sys, tokenize
+from os.path import relpath
+from pathlib import Path
+
+top = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(top/'tools'))
+from readme import settings
+
+nbs,pages = top/'nbs',top/'build/site-pages'
+pictures = '', '.png', '.jpg'   # and folders
+texts = 'CONTRIBUTING.md', 'CHANGELOG.md', 'benchmarks/RESULTS.md'   # stand beside the notebooks in the site
+rooms = {'': 'What all rooms share', 'samples': 'samples: pictures when the web is not there',
+         'gather': 'gather: where pictures come from', 'learn': 'learn: from a folder to a model',
+         'clean': 'clean: what is wrong with the pictures', 'ship': 'ship: a model that people use',
+         'scratch': 'scratch: what happens behind the scenes'}
+notebooks = sorted(f.relative_to(nbs) for f in nbs.rglob('*.ipynb')
+                   if not {'.ipynb_checkpoints', 'app'} & set(f.parts))
+cells = {f: json.loads((nbs/f).read_text(encoding='utf-8'))['cells'] for f in notebooks}
+source = {f: [''.join(c['source']) for c in cs] for f,cs in cells.items()}
+page_of = {m[1]: f for f,cs in source.items() for c in cs if (m := re.match(r'#\| default_exp (\S+)', c))}
+linked = set(re.findall(r'#cell-id=(\w+)', ' '.join(c for cs in source.values() for c in cs)))
+
+
+# reference: from the text of the modules, so that nothing is imported
+
+def comments_of(text):
+    "{line: comment} of a module."
+    found = tokenize.generate_tokens(io.StringIO(text).readline)
+    return {t.start[0]: t.string.strip('# ') for t in found if t.type==tokenize.COMMENT}
+
+
+def directive(kind, name, *body):
+    "Sphinx's description of one name."
+    text = '\n\n'.join(filter(None, body))
+    fence = max(re.findall('`+', text), key=len, default='')+'````'   # longer than those inside
+    return f'{fence}{{py:{kind}}} {name}\n\n{text}\n{fence}\n'
+
+
+def decorations(node): return ' '.join(map(ast.unparse, node.decorator_list))
+
+
+def call_of(node, comments, owner):
+    "Signature of a function, and what is said of each argument and of the answer."
+    a = node.args
+    every = [*a.posonlyargs, *a.args, *filter(None, [a.vararg]), *a.kwonlyargs, *filter(None, [a.kwarg])]
+    back = node.returns.end_lineno if node.returns else 0   # a comment there is about the answer
+    said = [f':param {o.arg}: {comments[o.end_lineno]}' for o in every if o.end_lineno in comments.keys()-{back}]
+    if back in comments: said.append(f':returns: {comments[back]}')
+    if owner and 'staticmethod' not in decorations(node) and a.args: del a.args[0]
+    return f'({ast.unparse(a)})', '\n'.join(said)
+
+
+def function(node, comments, owner=''):
+    "A function or, of an owner, a method or property."
+    call,said = call_of(node, comments, owner)
+    if node.returns: call += f' -> {ast.unparse(node.returns)}'
+    kind = 'method' if owner else 'function'
+    if re.search('property|as_prop', decorations(node)): kind,call = 'property',''
+    return directive(kind, owner+node.name+call, ast.get_docstring(node), said)
+
+
+def public(nodes, *kinds):
+    "Functions or classes among some definitions, without those that only set a property."
+    found = [n for n in nodes if isinstance(n, kinds) and not n.name.startswith('_')]
+    return [n for n in found if not re.search('setter|set_prop', decorations(n))]
+
+
+def field(n):
+    "A field of a dataclass, as its maker gives it."
+    simple = n.value is None or isinstance(n.value, ast.Constant)
+    return ast.unparse(n) if simple else f'{n.target.id}: {ast.unparse(n.annotation)} = ...'
+
+
+def klass(node, comments):
+    "What a class is made with, its docstring, and its methods."
+    fields = [n for n in node.body if isinstance(n, ast.AnnAssign) and not n.target.id.startswith('_')]
+    made = [n for n in node.body if getattr(n, 'name', '')=='__init__']
+    call = f"({', '.join(map(field, fields))})" if 'dataclass' in decorations(node) else ''
+    said = '\n'.join(f':param {n.target.id}: {comments[n.end_lineno]}' for n in fields if n.end_lineno in comments)
+    if made: call,said = call_of(made[0], comments, node.name)
+    methods = [function(n, comments, node.name+'.') for n in public(node.body, ast.FunctionDef)]
+    return '\n'.join([directive('class', node.name+call, ast.get_docstring(node), said), *methods])
+
+
+def reference(module):
+    "The reference page of a module, such as `learn.train`: its public names, in the order of its page."
+    file = module.replace('.', '/')+'.py'
+    text = (top/'bearclass'/file).read_text(encoding='utf-8')
+    tree,comments = ast.parse(text),comments_of(text)
+    parts = []
+    for n in public(tree.body, ast.FunctionDef, ast.ClassDef):
+        owner = ast.unparse(n.args.args[0].annotation)+'.' if decorations(n).startswith('patch') else ''
+        if owner.startswith('_'): continue
+        parts.append(klass(n, comments) if isinstance(n, ast.ClassDef) else function(n, comments, owner))
+    back = relpath(page_of[module], Path('reference', file).parent)
+    lead = f'From [](<{back}>): the idea, the code, an example and its tests.'
+    return '\n\n'.join([f'# {module}', ast.get_docstring(tree), lead, *parts])
+
+
+names = {n.name for f in (top/'bearclass').rglob('*.py')
+         for n in public(ast.parse(f.read_text(encoding='utf-8')).body, ast.FunctionDef, ast.ClassDef)
+         if 'patch' not in decorations(n)}
+
+
+# pages: the notebooks without what only the machine needs
+
+def prose(text, page):
+    "Markdown of a page: words of the glossary lead to cells, files of the top are beside it, badges are words."
+    def name(m): return f'{{py:obj}}`{m[1]}`' if m[1] in names else m[0]
+    parts = re.split(r'(```.*?```)', text, flags=re.S)   # every second one is code
+    text = ''.join(p if p.startswith('```') else re.sub(r'(?<![\[`])`(\w+)`(?!`)', name, p) for p in parts)
+    text = re.sub(r'\]\([^)\s]+#cell-id=(\w+)\)', r'](#\1)', text)
+    text = re.sub(r'!\[([^]]*)\]\(https?:[^)]*\)', r'\1', text)   # a picture from outside
+    def beside(m):
+        there = (nbs/page).parent.joinpath(m[1]).resolve().relative_to(top).as_posix()
+        return f'({relpath(there, page.parent)}' if there in texts else m[0]
+    return re.sub(r'\((\.\./[^)\s#]+)', beside, text)
+
+
+def site_cell(cell, text, page):
+    "A cell to show, or None."
+    if re.match(r'#\|\s*(hide|default_exp)', text): return None
+    if cell['cell_type']=='code': return {**cell, 'source': re.sub(r'^#\|.*\n?', '', text, flags=re.M)}
+    anchor = f"({cell['id']})=\n" if cell['id'] in linked else ''
+    return {**cell, 'source': anchor+prose(text, page)}
+
+
+def write(name, text):
+    "One file of the prepared pages."
+    (pages/name).parent.mkdir(parents=True, exist_ok=True)
+    (pages/name).write_text(text, encoding='utf-8')
+
+
+def write_page(page):
+    "A notebook as the site shows it, with where its source and its reference are."
+    s = settings()
+    shown = []
+    for cell,text in zip(cells[page], source[page]):
+        if cell['cell_type']=='code' and cell['id'] in linked: shown.append(markdown(f"({cell['id']})="))
+        shown.append(site_cell(cell, text, page))
+    where = f"github.com/{s['user']}/{s['repo']}/blob/{s['branch']}/nbs/{page.as_posix()}"
+    links = f'[This notebook](https://{where})'
+    module = next((m for m,f in page_of.items() if f==page), None)
+    if module:
+        links += f" · [Reference](/reference/{module.replace('.', '/')}.md)"
+    shown.insert(1, markdown(links))
+    if page.name=='index.ipynb': shown.append(markdown(navigation()))
+    language = dict(name='python', pygments_lexer='ipython3')
+    kernel = dict(name='python3', display_name='python3', language='python')
+    nb = dict(cells=[c for c in shown if c], metadata=dict(kernelspec=kernel, language_info=language),
+              nbformat=4, nbformat_minor=5)
+    write(page, json.dumps(nb))
+
+
+def markdown(text): return dict(cell_type='markdown', id=f'more-{abs(hash(text))}', metadata={}, source=text)
+
+
+def toctree(names, caption='', more=''):
+    "Sphinx's list of pages."
+    return '\n'.join(['```{toctree}', f':caption: {caption}' if caption else '', more, '', *names, '```', ''])
+
+
+def room_of(name): return name.split('/')[0] if '/' in name else ''
+
+
+def navigation():
+    "In reading order: lessons, guides, then the pages and the reference of the modules."
+    told = [f.as_posix() for f in notebooks if f.name!='index.ipynb']
+    parts = [toctree([f for f in told if room_of(f)==room], caption, ':hidden:')
+             for room,caption in (('lessons', 'Lessons'), ('guide', 'Guides'))]
+    modules = ['modules/index', 'reference/index', *(t.removesuffix('.md') for t in texts)]
+    lists = dict(modules=told, reference=[f"reference/{m.replace('.', '/')}" for m in page_of])
+    for folder,names in lists.items():
+        inside = [n.removeprefix('reference/') for n in names]
+        groups = [toctree([f'/{n}' for n,i in zip(names, inside) if room_of(i)==room], title, ':maxdepth: 1')
+                  for room,title in rooms.items() if any(room_of(i)==room for i in inside)]
+        title = dict(modules='Pages of the modules', reference='Reference')[folder]
+        write(f'{folder}/index.md', '\n'.join([f'# {title}\n', *groups]))
+    return '\n'.join([*parts, toctree(modules, 'Behind it', ':hidden:')])
+
+
+def prepare():
+    "All pages, anew."
+    shutil.rmtree(pages, ignore_errors=True)
+    shutil.copytree(nbs, pages, ignore=lambda folder, names: [n for n in names if Path(n).suffix not in pictures])
+    for f in notebooks: write_page(f)
+    for t in texts: write(t, re.sub(r'\((?:\.\./)?nbs/', '(/', (top/t).read_text(encoding='utf-8')))
+    for module in page_of: write(f"reference/{module.replace('.', '/')}.md", reference(module))
+
+
+def main():
+    "Prepare, and call Sphinx; with names of pages, build only these, whose links to others are not looked at."
+    from sphinx.cmd.build import main as sphinx
+    p = argparse.ArgumentParser(description=__doc__.split('\n')[0])
+    p.add_argument('--out', default=top/'build/site', help='folder of the site')
+    p.add_argument('--only', nargs='*', default=[], help='such as lessons/01_first_model.ipynb')
+    a = p.parse_args()
+    global pages
+    pages = Path(f'{a.out}-pages')
+    prepare()
+    part = []
+    if a.only:
+        for f in [*pages.rglob('*.ipynb'), *pages.rglob('*.md')]:
+            if f.relative_to(pages).as_posix() not in [*a.only, 'index.ipynb']: f.unlink()
+        part = ['-D', 'suppress_warnings=myst.xref_missing,toc.not_readable,toc.not_included']
+    sys.exit(sphinx(['-q', '-W', '--keep-going', '-j', 'auto', '-E', *part, '-c', str(top/'docs'),
+                     '-d', str(pages)+'-read', str(pages), str(a.out)]))
+
+
+if __name__=='__main__': main()
