@@ -5,8 +5,7 @@
 Prepares `build/site-pages` (the notebooks as readers want them, one reference page a module), which Sphinx turns into
 `build/site`. A dead link, a missing picture or a broken formula ends it with an error.
 """
-import argparse, ast, io, json, re, shutil, sys, tokenize
-from os.path import relpath
+import argparse, ast, io, json, re, shutil, sys, tokenize, zlib
 from pathlib import Path
 
 top = Path(__file__).resolve().parent.parent
@@ -99,8 +98,7 @@ def reference(module):
         owner = ast.unparse(n.args.args[0].annotation)+'.' if decorations(n).startswith('patch') else ''
         if owner.startswith('_'): continue
         parts.append(klass(n, comments) if isinstance(n, ast.ClassDef) else function(n, comments, owner))
-    back = relpath(page_of[module], Path('reference', file).parent)
-    lead = f'From [](<{back}>): the idea, the code, an example and its tests.'
+    lead = f'From [](/{page_of[module].as_posix()}): the idea, the code, an example and its tests.'
     return '\n\n'.join([f'# {module}', ast.get_docstring(tree), lead, *parts])
 
 
@@ -120,7 +118,7 @@ def prose(text, page):
     text = re.sub(r'!\[([^]]*)\]\(https?:[^)]*\)', r'\1', text)   # a picture from outside
     def beside(m):
         there = (nbs/page).parent.joinpath(m[1]).resolve().relative_to(top).as_posix()
-        return f'({relpath(there, page.parent)}' if there in texts else m[0]
+        return f'(/{there}' if there in texts else m[0]
     return re.sub(r'\((\.\./[^)\s#]+)', beside, text)
 
 
@@ -148,8 +146,7 @@ def write_page(page):
     where = f"github.com/{s['user']}/{s['repo']}/blob/{s['branch']}/nbs/{page.as_posix()}"
     links = f'[This notebook](https://{where})'
     module = next((m for m,f in page_of.items() if f==page), None)
-    if module:
-        links += f" · [Reference](/reference/{module.replace('.', '/')}.md)"
+    if module: links += f" · [Reference](/reference/{module.replace('.', '/')}.md)"
     shown.insert(1, markdown(links))
     if page.name=='index.ipynb': shown.append(markdown(navigation()))
     language = dict(name='python', pygments_lexer='ipython3')
@@ -159,7 +156,7 @@ def write_page(page):
     write(page, json.dumps(nb))
 
 
-def markdown(text): return dict(cell_type='markdown', id=f'more-{abs(hash(text))}', metadata={}, source=text)
+def markdown(text): return dict(cell_type='markdown', id=f'site-{zlib.crc32(text.encode())}', metadata={}, source=text)
 
 
 def toctree(names, caption='', more=''):
