@@ -7,7 +7,7 @@ from __future__ import annotations
 import json, re, shutil
 from datetime import date
 from pathlib import Path
-from .core import InputError, MissingError, new_folder
+from .core import InputError, new_folder
 
 # %% auto #0
 __all__ = ['blog_post']
@@ -16,23 +16,22 @@ __all__ = ['blog_post']
 def _tidy(out):
     "An output for a reader, or None."
     if out.output_type=='error':
-        text = f'{out.ename}: {out.evalue}\n'
-        return type(out)(output_type='stream', name='stdout', text=text)
-    widget = 'application/vnd.jupyter.widget-view+json' in out.get('data', {})
-    return None if widget or out.get('name')=='stderr' else out
+        return type(out)(output_type='stream', name='stdout', text=f'{out.ename}: {out.evalue}\n')
+    is_widget = 'application/vnd.jupyter.widget-view+json' in out.get('data', {})
+    return None if is_widget or out.get('name')=='stderr' else out
 
 def _read(notebook):
     "A notebook without what is not for readers."
     import nbformat
-    if not notebook.is_file(): raise MissingError(f'no file {str(notebook)!r}', 'a notebook', 'look at its name')
     try: nb = nbformat.read(notebook, as_version=4)
-    except (ValueError, AttributeError) as e:
-        raise InputError(f'{str(notebook)!r} is no notebook', 'a file that Jupyter has saved', 'open it there') from e
+    except (OSError, ValueError, AttributeError) as e:
+        raise InputError(
+            f'{str(notebook)!r} cannot be read as a notebook',
+            'a file that Jupyter has saved',
+            'look at its name, and open it there') from e
     nb.cells = [c for c in nb.cells if not re.match(r'#\|\s*(hide|default_exp)', c.source)]
     for c in nb.cells:
-        if c.cell_type!='code': continue
-        c.source = re.sub(r'^#\|.*\n?', '', c.source, flags=re.M)
-        c.outputs = list(filter(None, map(_tidy, c.outputs)))
+        if 'outputs' in c: c.outputs = list(filter(None, map(_tidy, c.outputs)))
     nb.metadata.language_info = dict(name='python')
     return nb
 
@@ -50,17 +49,17 @@ def blog_post(
     from nbconvert import MarkdownExporter
     notebook = Path(notebook)
     folder = Path(folder or notebook.with_name(f'{notebook.stem}-post'))
-    text,made = MarkdownExporter(raw_template=_folded).from_notebook_node(_read(notebook))
-    heading = re.search(r'^# (.+)\n', text, flags=re.M)
-    title = heading[1] if heading else notebook.stem
-    if heading: text = text.replace(heading[0], '', 1)
-    text = text.replace(str(Path.home()), '~')
+    nb = _read(notebook)
+    text,made = MarkdownExporter(raw_template=_folded).from_notebook_node(nb)
+    titles = [re.match('# (.+)', c.source) for c in nb.cells if c.cell_type=='markdown']
+    title = next((t[1] for t in titles if t), notebook.stem)
+    head = f'---\ntitle: {json.dumps(title, ensure_ascii=False)}\ndate: {date.today()}\n---\n'
+    text = text.replace(f'# {title}\n', '', 1).replace(str(Path.home()), '~')
     with new_folder(folder) as tmp:
         for name,data in made['outputs'].items(): (tmp/name).write_bytes(data)
-        for there in set(re.findall(r'!\[[^]]*\]\(([^):\s]+)\)', text)):
+        for there in set(re.findall(r'!\[[^]]*\]\(([^):\s]+)\)', text)) - {*made['outputs']}:
             if not (notebook.parent/there).is_file(): continue
-            shutil.copy(notebook.parent/there, tmp/Path(there).name)
+            shutil.copy(notebook.parent/there, tmp)
             text = text.replace(f'({there})', f'({Path(there).name})')
-        head = f'---\ntitle: {json.dumps(title, ensure_ascii=False)}\ndate: {date.today()}\n---\n'
         (tmp/'index.md').write_text(head+text, encoding='utf-8')
     return folder/'index.md'

@@ -29,12 +29,6 @@ linked = set(re.findall(r'#cell-id=(\w+)', ' '.join(c for cs in source.values() 
 
 # reference: from the text of the modules, so that nothing is imported
 
-def comments_of(text):
-    "{line: comment} of a module."
-    found = tokenize.generate_tokens(io.StringIO(text).readline)
-    return {t.start[0]: t.string.strip('# ') for t in found if t.type==tokenize.COMMENT}
-
-
 def directive(kind, name, *body):
     "Sphinx's description of one name."
     text = '\n\n'.join(filter(None, body))
@@ -71,19 +65,15 @@ def public(nodes, *kinds):
     return [n for n in found if not re.search('setter|set_prop', decorations(n))]
 
 
-def field(n):
-    "A field of a dataclass, as its maker gives it."
-    simple = n.value is None or isinstance(n.value, ast.Constant)
-    return ast.unparse(n) if simple else f'{n.target.id}: {ast.unparse(n.annotation)} = ...'
-
-
 def klass(node, comments):
     "What a class is made with, its docstring, and its methods."
     fields = [n for n in node.body if isinstance(n, ast.AnnAssign) and not n.target.id.startswith('_')]
-    made = [n for n in node.body if getattr(n, 'name', '')=='__init__']
-    call = f"({', '.join(map(field, fields))})" if 'dataclass' in decorations(node) else ''
+    for n in fields:
+        if isinstance(n.value, (ast.Call, ast.JoinedStr)): n.value = ast.Constant(...)   # more than can be read
+    call = f"({', '.join(map(ast.unparse, fields))})" if 'dataclass' in decorations(node) else ''
     said = '\n'.join(f':param {n.target.id}: {comments[n.end_lineno]}' for n in fields if n.end_lineno in comments)
-    if made: call,said = call_of(made[0], comments, node.name)
+    for n in node.body:
+        if getattr(n, 'name', '')=='__init__': call,said = call_of(n, comments, node.name)
     methods = [function(n, comments, node.name+'.') for n in public(node.body, ast.FunctionDef)]
     return '\n'.join([directive('class', node.name+call, ast.get_docstring(node), said), *methods])
 
@@ -92,7 +82,8 @@ def reference(module):
     "The reference page of a module, such as `learn.train`: its public names, in the order of its page."
     file = module.replace('.', '/')+'.py'
     text = (top/'bearclass'/file).read_text(encoding='utf-8')
-    tree,comments = ast.parse(text),comments_of(text)
+    tree,tokens = ast.parse(text),tokenize.generate_tokens(io.StringIO(text).readline)
+    comments = {t.start[0]: t.string.strip('# ') for t in tokens if t.type==tokenize.COMMENT}   # by line
     parts = []
     for n in public(tree.body, ast.FunctionDef, ast.ClassDef):
         owner = ast.unparse(n.args.args[0].annotation)+'.' if decorations(n).startswith('patch') else ''
@@ -122,72 +113,63 @@ def prose(text, page):
     return re.sub(r'\((\.\./[^)\s#]+)', beside, text)
 
 
-def site_cell(cell, text, page):
-    "A cell to show, or None."
-    if re.match(r'#\|\s*(hide|default_exp)', text): return None
-    if cell['cell_type']=='code': return {**cell, 'source': re.sub(r'^#\|.*\n?', '', text, flags=re.M)}
-    anchor = f"({cell['id']})=\n" if cell['id'] in linked else ''
-    return {**cell, 'source': anchor+prose(text, page)}
-
-
 def write(name, text):
     "One file of the prepared pages."
     (pages/name).parent.mkdir(parents=True, exist_ok=True)
     (pages/name).write_text(text, encoding='utf-8')
 
 
-def write_page(page):
-    "A notebook as the site shows it, with where its source and its reference are."
-    s = settings()
-    shown = []
-    for cell,text in zip(cells[page], source[page]):
-        if cell['cell_type']=='code' and cell['id'] in linked: shown.append(markdown(f"({cell['id']})="))
-        shown.append(site_cell(cell, text, page))
-    where = f"github.com/{s['user']}/{s['repo']}/blob/{s['branch']}/nbs/{page.as_posix()}"
-    links = f'[This notebook](https://{where})'
-    module = next((m for m,f in page_of.items() if f==page), None)
-    if module: links += f" · [Reference](/reference/{module.replace('.', '/')}.md)"
-    shown.insert(1, markdown(links))
-    if page.name=='index.ipynb': shown.append(markdown(navigation()))
-    language = dict(name='python', pygments_lexer='ipython3')
-    kernel = dict(name='python3', display_name='python3', language='python')
-    nb = dict(cells=[c for c in shown if c], metadata=dict(kernelspec=kernel, language_info=language),
-              nbformat=4, nbformat_minor=5)
-    write(page, json.dumps(nb))
-
-
 def markdown(text): return dict(cell_type='markdown', id=f'site-{zlib.crc32(text.encode())}', metadata={}, source=text)
 
 
-def toctree(names, caption='', more=''):
+def write_page(page, s):
+    "A notebook as the site shows it, with where its source and its reference are."
+    shown = []
+    for cell,text in zip(cells[page], source[page]):
+        if re.match(r'#\|\s*(hide|default_exp)', text): continue
+        if cell['id'] in linked: shown.append(markdown(f"({cell['id']})="))
+        is_code = cell['cell_type']=='code'
+        shown.append({**cell, 'source': re.sub(r'^#\|.*\n?', '', text, flags=re.M) if is_code else prose(text, page)})
+    where = f"{s['user']}/{s['repo']}/blob/{s['branch']}/nbs/{page.as_posix()}"
+    links = [f'[This notebook](https://github.com/{where})']
+    links += [f"[Reference](/reference/{m.replace('.', '/')}.md)" for m,f in page_of.items() if f==page]
+    shown.insert(1, markdown(' · '.join(links)))
+    if page.name=='index.ipynb': shown.append(markdown(navigation()))
+    about = dict(kernelspec=dict(name='python3', display_name='python3', language='python'),
+                 language_info=dict(name='python', pygments_lexer='ipython3'))
+    write(page, json.dumps(dict(cells=shown, metadata=about, nbformat=4, nbformat_minor=5)))
+
+
+def toctree(names, caption, look):
     "Sphinx's list of pages."
-    return '\n'.join(['```{toctree}', f':caption: {caption}' if caption else '', more, '', *names, '```', ''])
+    return '\n'.join(['```{toctree}', f':caption: {caption}', look, '', *names, '```', ''])
 
 
-def room_of(name): return name.split('/')[0] if '/' in name else ''
+def by_room(title, names, folder=''):
+    "A page that lists others, room by room."
+    room = lambda name: name.removeprefix(folder).partition('/')[0] if '/' in name.removeprefix(folder) else ''
+    lists = [toctree([f'/{n}' for n in names if room(n)==r], told, ':maxdepth: 1') for r,told in rooms.items()]
+    return '\n'.join([f'# {title}\n', *lists])
 
 
 def navigation():
     "In reading order: lessons, guides, then the pages and the reference of the modules."
     told = [f.as_posix() for f in notebooks if f.name!='index.ipynb']
-    parts = [toctree([f for f in told if room_of(f)==room], caption, ':hidden:')
-             for room,caption in (('lessons', 'Lessons'), ('guide', 'Guides'))]
-    modules = ['modules/index', 'reference/index', *(t.removesuffix('.md') for t in texts)]
-    lists = dict(modules=told, reference=[f"reference/{m.replace('.', '/')}" for m in page_of])
-    for folder,names in lists.items():
-        inside = [n.removeprefix('reference/') for n in names]
-        groups = [toctree([f'/{n}' for n,i in zip(names, inside) if room_of(i)==room], title, ':maxdepth: 1')
-                  for room,title in rooms.items() if any(room_of(i)==room for i in inside)]
-        title = dict(modules='Pages of the modules', reference='Reference')[folder]
-        write(f'{folder}/index.md', '\n'.join([f'# {title}\n', *groups]))
-    return '\n'.join([*parts, toctree(modules, 'Behind it', ':hidden:')])
+    write('modules/index.md', by_room('Pages of the modules', told))
+    modules = [f"reference/{m.replace('.', '/')}" for m in page_of]
+    write('reference/index.md', by_room('Reference', modules, 'reference/'))
+    behind = ['modules/index', 'reference/index', *(t.removesuffix('.md') for t in texts)]
+    return '\n'.join([
+        toctree([n for n in told if n.startswith('lessons/')], 'Lessons', ':hidden:'),
+        toctree([n for n in told if n.startswith('guide/')], 'Guides', ':hidden:'),
+        toctree(behind, 'Behind it', ':hidden:')])
 
 
 def prepare():
     "All pages, anew."
     shutil.rmtree(pages, ignore_errors=True)
     shutil.copytree(nbs, pages, ignore=lambda folder, names: [n for n in names if Path(n).suffix not in pictures])
-    for f in notebooks: write_page(f)
+    for f in notebooks: write_page(f, settings())
     for t in texts: write(t, re.sub(r'\((?:\.\./)?nbs/', '(/', (top/t).read_text(encoding='utf-8')))
     for module in page_of: write(f"reference/{module.replace('.', '/')}.md", reference(module))
 
