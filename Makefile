@@ -10,7 +10,7 @@ PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 # Tests and notebooks run with the network refused, one thread, and no progress bars.
 QUIET  := PYTHONPATH=$(CURDIR)/tools/offline BEARCLASS_OFFLINE=1 BEARCLASS_PROGRESS=0 OMP_NUM_THREADS=1
 
-.PHONY: help demo test check quick lab notebooks pytest export readme app-bundle clean
+.PHONY: help demo test check quick lab notebooks pytest export docs app-bundle clean
 .DEFAULT_GOAL := help
 
 help: ## list what can be made
@@ -33,7 +33,7 @@ demo: $(VENV)/.base ## pictures, training, export, and the web page (SERVE=0 sto
 
 check: $(VENV)/.dev ## in seconds: exported code equals the notebooks, lint, the rules of the house
 	$(BIN)/python tools/check_export.py
-	$(BIN)/ruff check --quiet bearclass nbs tests tools benchmarks setup.py
+	$(BIN)/ruff check --quiet bearclass nbs tests tools docs benchmarks setup.py
 	$(QUIET) $(BIN)/python -m pytest -q tests/test_house.py
 
 quick: check ## in a few minutes: check, then the pages and tests that need no torch
@@ -55,8 +55,16 @@ lab: $(VENV)/.base ## open the lessons in JupyterLab
 		--ServerApp.tornado_settings="{'websocket_max_message_size': 200000000}"
 
 export: $(VENV)/.dev ## write bearclass/*.py and README.md from the notebooks
+	$(BIN)/python tools/links.py
 	$(BIN)/nbdev-export
 	$(BIN)/python tools/readme.py
+
+$(VENV)/.docs: settings.ini | $(VENV)/bin/python
+	$(PIP) $$(sed -n 's/^docs_requirements = //p' settings.ini)
+	@touch $@
+
+docs: $(VENV)/.docs ## build the site from the notebooks, in build/site; nothing is run or fetched
+	$(BIN)/python docs/build.py
 
 app-bundle: $(VENV)/.base ## train the small bundle that stands beside the app notebook
 	rm -rf build/app-bears

@@ -13,7 +13,7 @@ setup(
     long_description=(Path(__file__).parent/'README.md').read_text(encoding='utf-8'),
     long_description_content_type='text/markdown',
     author=cfg['author'], author_email=cfg['author_email'], license='Apache-2.0',
-    url=f"https://github.com/{cfg['user']}/{cfg['repo']}", keywords=cfg['keywords'],
+    keywords=cfg['keywords'],
     classifiers=[
         'Development Status :: 3 - Alpha',
         'Intended Audience :: Education',

@@ -6,8 +6,7 @@
 __all__ = ['show_results', 'plot_top_losses', 'doc']
 
 # %% ../nbs/all.ipynb #41586f3a
-import inspect, re, warnings
-from pathlib import Path
+import inspect, warnings
 with warnings.catch_warnings():
     warnings.simplefilter('ignore')   # fastai announces deprecations inside torch, about which a learner can do nothing
     from fastai.vision.all import *
@@ -96,11 +95,12 @@ from .scratch.sgd import apply_step, fit_line, fit_quadratic, plot_function, sho
 
 # %% ../nbs/all.ipynb #6a925c53
 def _page_of(obj):
-    "The notebook that something of bearclass was written in, such as `nbs/clean/02_apply.ipynb`; '' for others."
-    if not (getattr(obj, '__module__', None) or '').startswith('bearclass.'): return ''
-    head = Path(inspect.getsourcefile(inspect.unwrap(obj))).read_text(encoding='utf-8')[:2000]
-    found = re.search(r'File to edit: (?:\.\./)+(\S+\.ipynb)', head)
-    return found[1] if found else ''
+    "Where the site explains something of bearclass; '' for names of others."
+    from bearclass._modidx import d as index
+    module = (getattr(obj, '__module__', None) or '').split('.')
+    if module[0]!='bearclass': return ''
+    user,repo = index['settings']['git_url'].split('/')[-2:]
+    return f"https://{user}.github.io/{repo}/reference/{'/'.join(module[1:])}.html#{obj.__qualname__}"
 
 def doc(
     obj, # Function, class or method
@@ -109,10 +109,8 @@ def doc(
     if not (inspect.isclass(obj) or inspect.isroutine(obj)): obj = type(obj)   # such as a learner
     page = _page_of(obj)
     if not page: return _fastai_doc(obj)
-    from importlib.metadata import metadata
-    home = next((v.split(', ')[-1] for k,v in metadata('bearclass').items() if k in ('Home-page', 'Project-URL')), '')
     call = f'{obj.__qualname__}{inspect.signature(obj)}'
-    print(call, inspect.getdoc(obj) or '', f'Its page: {home}/blob/main/{page}', sep='\n\n')
+    print(call, inspect.getdoc(obj) or '', f'Its page: {page}', sep='\n\n')
 
 # %% ../nbs/all.ipynb #c3f1a9d2
 from .learn.course import open_doors as _open_doors, or_fastai as _or_fastai

@@ -15,7 +15,7 @@ from .heal import heal
 # %% auto #0
 __all__ = ['cmd_doctor', 'cmd_heal', 'make_parser', 'main', 'cmd_search', 'cmd_download', 'cmd_verify', 'cmd_duplicates',
            'cmd_train', 'cmd_predict', 'cmd_evaluate', 'cmd_export', 'cmd_app', 'cmd_serve', 'cmd_page', 'cmd_new_app',
-           'cmd_demo']
+           'cmd_post', 'cmd_demo']
 
 # %% ../nbs/cli.ipynb #c12ebfa4
 _commands = {}   # name -> (function, help, example, arguments)
@@ -347,6 +347,15 @@ def cmd_new_app(a):
     found = check_app(a.folder)
     print(found)
     return 0 if found.fits else 1
+
+# %% ../nbs/cli.ipynb #c47d19e2
+@_command(
+    'write a notebook as a blog post; nothing is run', 'bearclass post 02_bears.ipynb',
+    _arg('notebook', help='with the outputs saved in it'),
+    _arg('--out', help='folder to make; else beside the notebook, with -post behind its name'))
+def cmd_post(a):
+    from bearclass.post import blog_post
+    print(f'{blog_post(a.notebook, a.out)}: a post, its pictures beside it.')
 
 # %% ../nbs/cli.ipynb #480cb2af
 def _demo_pictures(a, out):

@@ -35,6 +35,8 @@ def main():
         print(*list(diff)[:20], sep='\n')
     from readme import make_readme
     if make_readme()!=(top/'README.md').read_text(encoding='utf-8'): wrong.append('README.md')
+    from links import changes
+    wrong += [f'{f.relative_to(top).as_posix()} (its links)' for f in changes()]
     if wrong: sys.exit(f"Not what the notebooks give: {', '.join(wrong)}. Edit the notebook, then run `make export`.")
     print(f'{len(have)} modules and README.md are what the notebooks give.')
 

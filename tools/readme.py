@@ -43,20 +43,11 @@ def cell_text(cell):
     return '\n\n'.join([f'```python\n{code.strip()}\n```', *filter(None, outs)])
 
 
-def our_links(text):
-    "Links to our own repository, on GitHub, Colab and Binder, as settings.ini names it: a fork changes them there."
-    from bearclass.ship.app import binder_url
-    s = settings()
-    text = re.sub(r'https://mybinder\.org/v2/gh/[^)\s]+', binder_url(s['user'], s['repo'], s['branch']), text)
-    home = r'(github\.com/|colab\.research\.google\.com/github/)bearclass/bearclass'
-    return re.sub(home, rf"\g<1>{s['user']}/{s['repo']}", text)
-
-
 def make_readme():
     "The README as text."
     cells = json.loads(index.read_text(encoding='utf-8'))['cells']
     body = '\n\n'.join(filter(None, map(cell_text, cells)))
-    return f'<!-- Written by tools/readme.py from nbs/index.ipynb: edit that. -->\n\n{our_links(body).strip()}\n'
+    return f'<!-- Written by tools/readme.py from nbs/index.ipynb: edit that. -->\n\n{body.strip()}\n'
 
 
 if __name__=='__main__':
