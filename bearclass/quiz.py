@@ -4,7 +4,7 @@
 
 # %% ../nbs/quiz.ipynb #9012b003
 from __future__ import annotations
-import base64, copy, html, json, re, unicodedata, zlib
+import base64, copy, html, json, re, zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,9 +36,8 @@ class Question:
 def plain_words(
     text:str, # Anything that somebody typed
 ) -> str: # Such as `null hypothesis`
-    "Text without case, accents and punctuation."
-    letters = (c for c in unicodedata.normalize('NFKD', text.casefold()) if not unicodedata.combining(c))
-    return ' '.join(re.sub(r'[\W_]+', ' ', ''.join(letters)).split())
+    "Text without case and punctuation."
+    return ' '.join(re.sub(r'[\W_]+', ' ', text.casefold()).split())
 
 def typed_number(
     text:str, # Such as `about 1,000` or `66,7 %`
