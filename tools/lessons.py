@@ -57,10 +57,14 @@ def quiz_text():
     return '{\n'+',\n'.join(f'"{name}": [\n{rows}]' for name,rows in zip(names, lists))+'\n}\n'
 
 
+def later(name):
+    return f'A day later, the [practice copy](_practice/{name}.ipynb) has the same code and questions, and no prose.'
+
+
 def questionnaire(name):
     "The questions as Markdown, for whoever reads."
     first = 'On paper, or in the cell below, which answers back: with a hint, and after three tries with the answer.'
-    out = ['## Questionnaire', '', first, '']
+    out = ['## Questionnaire', '', first, '', later(name), '']
     for n,q in enumerate(questions(name), 1):
         out.append(f"{n}. {q['text']}")
         out += [f'    - {letter}. {o}' for letter,o in zip('ABCDEF', q['options'])]
@@ -141,6 +145,7 @@ def practice_text(name):
     first = (f'{title}: practice copy\n\n{badge}\n\nSay of each cell what it does and what it will show, then run it. '
              f'The lesson with its text and pictures is [here](../{name}.ipynb).')
     nb['cells'] = [c for c in map(practised, nb['cells']) if c]
+    for c in nb['cells']: c['source'] = as_lines(''.join(c['source']).replace(later(name)+'\n\n', ''))
     nb['cells'][0]['source'] = as_lines(first)
     return as_json(nb)
 
