@@ -90,8 +90,8 @@ if not importlib.util.find_spec('bearclass'):
     %pip install -q git+https://github.com/{s['user']}/{s['repo']}
     importlib.invalidate_caches()
     if not importlib.util.find_spec('bearclass'):
-        print('bearclass could not be installed. On Kaggle, switch on "Internet" in the settings on the right, and run '
-              'this cell again. Without a network, install it from a folder of wheels: '
+        print('bearclass could not be installed. On Kaggle, switch "Internet" on in the settings, '
+              'and run this again. Without a network, take it from a folder of wheels: '
               '%pip install --no-index --find-links FOLDER bearclass')'''
 
 
