@@ -20,16 +20,17 @@ from .gather.cassette import Cassette
 # %% auto #0
 __all__ = ['needed_packages', 'download_wheels', 'prepare_class']
 
-# %% ../nbs/classroom.ipynb #e3062c83
+# %% ../nbs/classroom.ipynb #fa2bc8a7
 _systems = dict(
+    here={},
     windows=dict(sys_platform='win32', platform_system='Windows', os_name='nt', platform_machine='AMD64'),
     macos=dict(sys_platform='darwin', platform_system='Darwin', os_name='posix', platform_machine='arm64'))
 
 def needed_packages(
-    system:str|None=None, # `windows` or `macos`; `None`: as this machine
+    system:str='here', # As this machine, or `windows`, or `macos`
 ) -> list[str]: # `name==version`; a package that only the other system needs has no version
     "What has to be installed for `bearclass[lab]`, in the versions of this environment."
-    env = default_environment() | _systems.get(system, {})
+    env = default_environment() | _systems[system]
     todo,seen,pins = [Requirement('bearclass[lab]'), Requirement('pip')],set(),set()
     for r in todo:   # which grows
         name = canonicalize_name(r.name)
@@ -38,10 +39,10 @@ def needed_packages(
         try: dist = distribution(name)
         except PackageNotFoundError as e:
             pins.add(name)
-            if system: continue
+            if system!='here': continue
             fix = 'pip install bearclass[lab]'
             raise DependencyError(f'{name} is not installed', 'all that learners need', fix) from e
-        pins.add(f"{name}=={dist.version.split('+')[0] if system else dist.version}")   # +cpu is of one system
+        pins.add(f"{name}=={dist.version if system=='here' else dist.version.split('+')[0]}")   # +cpu is of one system
         for o in map(Requirement, dist.requires or ()):
             if not o.marker or any(o.marker.evaluate(env | dict(extra=e)) for e in ('', *r.extras)): todo.append(o)
     return sorted(p for p in pins if not p.startswith('bearclass=='))
@@ -53,11 +54,11 @@ _tags = dict(windows='win_amd64', macos='macosx_14_0_arm64')
 def download_wheels(
     packages:list[str],   # As from `needed_packages`
     folder:Path,          # Where they go
-    system:str|None=None, # As there
+    system:str,           # As there
 ) -> None:
     "Fetch the wheels of packages, and nothing that these need; pip says what it does."
-    how = ['wheel', '--wheel-dir', folder]   # builds what comes as source only
-    if system: how = ['download', '--only-binary=:all:', '--platform', _tags[system], '--dest', folder]
+    how = ['download', '--only-binary=:all:', '--platform', _tags.get(system), '--dest', folder]
+    if system=='here': how = ['wheel', '--wheel-dir', folder]   # builds what comes as source only
     if subprocess.run([sys.executable, '-m', 'pip', *how, '--no-deps', *packages]).returncode:
         raise InputError('pip could not fetch all packages', 'a network, this once', 'read what it says above')
 
@@ -90,14 +91,14 @@ def _check_given(pages, cassettes, systems):
     "Raise, before anything is fetched, for what cannot go onto the stick."
     if not (pages/'lessons').is_dir():
         raise MissingError(f'no lessons in {str(pages)!r}', 'the folder `nbs` of the project', 'name it: `pages=`')
-    if odd := {*systems}-{*_systems, 'here'}:
-        raise InputError(f'the systems {sorted(odd)}', f'some of {[*_systems, "here"]}', 'leave them out')
+    if odd := {*systems}-{*_systems}:
+        raise InputError(f'the systems {sorted(odd)}', f'some of {[*_systems]}', 'leave them out')
     for f in cassettes:
         with Cassette(f) as tape: bad = tape.damaged()
         if bad: raise InputError(f'{str(f)!r} is damaged at {bad[0]!r}', 'a sound cassette', 'record it again')
 
 # %% ../nbs/classroom.ipynb #76ad1c07
-_shrinks = .35   # a wheel beside what it unpacks to; measured: see the guide
+_shrinks = .35   # a wheel beside what it unpacks to, rather too much
 
 @door
 def prepare_class(
@@ -119,7 +120,6 @@ def prepare_class(
     with new_folder(folder) as tmp:
         (tmp/'wheels').mkdir()
         for system in systems:
-            system = None if system=='here' else system
             download(needed_packages(system), tmp/'wheels', system)
         _pack_ourselves(tmp/'wheels')
         shutil.copytree(pages, tmp/'pages', ignore=shutil.ignore_patterns('.*', '_*'))

@@ -8,6 +8,7 @@ import pytest
 from packaging.requirements import Requirement
 
 from bearclass.classroom import needed_packages, prepare_class
+from bearclass.cli import main
 
 top = Path(__file__).resolve().parent.parent
 
@@ -120,3 +121,15 @@ def test_what_another_system_needs():
     there = needed_packages('windows')
     assert not [p for p in there if p.startswith('nvidia') or '+' in p]
     if sys.platform!='win32': assert {'colorama', 'pywinpty'} <= {p.split('==')[0] for p in there}
+
+
+def test_the_command_refuses_before_it_fetches(stick, tmp_path, capsys):
+    "A folder that is there, a cassette that is none, a system that nobody knows."
+    (tmp_path/'bears.cassette').write_text('no cassette')
+    for words,says in (
+            ([stick], 'already exists'),
+            ([tmp_path/'new', '--cassette', tmp_path/'bears.cassette'], 'is no cassette'),
+            ([tmp_path/'new', '--system', 'beos'], "['beos']"),
+            ([tmp_path/'new', '--pages', tmp_path], 'no lessons in')):
+        assert main(['classroom', *map(str, words)])==2 and says in capsys.readouterr().err
+    assert [f.name for f in tmp_path.iterdir()]==['bears.cassette']
