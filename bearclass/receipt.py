@@ -57,6 +57,7 @@ def write_receipt(
     judged,                     # A trained fastai `Learner`, or an `Evaluation`
     path:str|Path,              # File to write, such as `receipt.json`
     bundle:str|Path|None=None,  # The exported model, if there is one
+    root:str|Path|None=None,    # The folder of pictures; `None`: the one above the classes
 ) -> Path: # `path`
     "Write down the pictures, the split, the versions, each answer, and what came out."
     p = Predictor(bundle) if bundle else None
@@ -66,7 +67,7 @@ def write_receipt(
     answers = sorted([content_sha256(f)[:16], ev.vocab[label], ev.vocab[pred]] for f,label,pred in said)
     receipt = dict(
         bearclass='receipt', schema=RECEIPT_SCHEMA, made=datetime.now(timezone.utc).isoformat(timespec='seconds'),
-        metric='error_rate', seed=(split or {}).get('seed'), facts=_facts(answers, p, dataset_root(ev.files)),
+        metric='error_rate', seed=(split or {}).get('seed'), facts=_facts(answers, p, root or dataset_root(ev.files)),
         answers=answers)
     receipt['fingerprint'] = _seal(receipt)
     return write_atomic(path, json.dumps(receipt, indent=1, ensure_ascii=False)+'\n')
