@@ -15,7 +15,7 @@ from .heal import heal
 # %% auto #0
 __all__ = ['cmd_doctor', 'cmd_heal', 'make_parser', 'main', 'cmd_search', 'cmd_download', 'cmd_verify', 'cmd_duplicates',
            'cmd_train', 'cmd_predict', 'cmd_evaluate', 'cmd_export', 'cmd_app', 'cmd_serve', 'cmd_page', 'cmd_new_app',
-           'cmd_post', 'cmd_demo']
+           'cmd_post', 'cmd_classroom', 'cmd_check', 'cmd_demo']
 
 # %% ../nbs/cli.ipynb #c12ebfa4
 _commands = {}   # name -> (function, help, example, arguments)
@@ -356,6 +356,29 @@ def cmd_new_app(a):
 def cmd_post(a):
     from bearclass.post import blog_post
     print(f'{blog_post(a.notebook, a.out)}: a post, its pictures beside it.')
+
+# %% ../nbs/cli.ipynb #c1a55002
+@_command(
+    'put all that a class needs without a network into a folder, such as on a USB stick',
+    'bearclass classroom /media/stick/class --system here windows --cassette bears.cassette',
+    _arg('folder', help='folder to make'),
+    _arg('--cassette', nargs='+', default=[], metavar='FILE', help='recorded searches and downloads'),
+    _arg('--system', nargs='+', default=['here'], help='of the learners: here (as this machine), windows, macos'),
+    _arg('--pages', metavar='FOLDER', help='the folder nbs of the project; default: that of the checkout'))
+def cmd_classroom(a):
+    from bearclass.classroom import prepare_class
+    prepare_class(a.folder, a.cassette, a.system, a.pages)
+
+@_command(
+    'go over the receipt of a run again', 'bearclass check receipt.json --bundle model --data bears',
+    _arg('receipt', help='written by write_receipt'),
+    _arg('--bundle', help='the exported model it speaks of'),
+    _arg('--data', metavar='FOLDER', help='the pictures, one folder per class'))
+def cmd_check(a):
+    from bearclass.receipt import check_receipt
+    found = check_receipt(a.receipt, a.bundle, a.data)
+    print(found.to_string(index=False))
+    return 1 if (found.found=='differs')[found.what!='versions'].any() else 0
 
 # %% ../nbs/cli.ipynb #480cb2af
 def _demo_pictures(a, out):
