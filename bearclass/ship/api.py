@@ -19,6 +19,7 @@ try:
     from starlette.applications import Starlette
     from starlette.exceptions import HTTPException
     from starlette.middleware import Middleware
+    from starlette.requests import ClientDisconnect
     from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
     from starlette.routing import Route
 except ImportError as e:
@@ -62,6 +63,7 @@ async def _uploaded(request, seconds):
     try: form = await asyncio.wait_for(request.form(max_files=1, max_fields=8), seconds)
     except asyncio.TimeoutError:
         raise BadRequest(408, 'an upload without an end', f'all in {seconds:g} s', 'send a smaller picture') from None
+    except ClientDisconnect: raise BadRequest(400, 'an upload that broke off', 'all of it', 'send it again') from None
     file = form.get('file')
     try:
         if hasattr(file, 'read'): return file.filename or 'file', await file.read()
