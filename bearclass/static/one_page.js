@@ -207,13 +207,16 @@ async function start() {
     const off = Math.max(...said.probs.map((p, i) => Math.abs(p - probs[i])))
     if (!(off <= facts.tolerance)) throw new Error(`it answers otherwise here than where it was made (by ${off})`)
   }
-  $('file').disabled = false
+  for (const input of inputs) input.disabled = false
   $('answer').replaceChildren()
   document.body.dataset.state = 'ready'
 }
 
-$('file').addEventListener('click', () => { $('file').value = '' })   // so that the same file again is news
-$('file').addEventListener('change', () => { if ($('file').files[0]) look($('file').files[0]) })
+const inputs = document.querySelectorAll('input[type=file]')
+for (const input of inputs) {
+  input.addEventListener('click', () => { input.value = '' })   // so that the same file again is news
+  input.addEventListener('change', () => { if (input.files[0]) look(input.files[0]) })
+}
 start().catch(e => {
   document.body.dataset.state = 'failed'
   say(`This browser cannot run the model: ${e.message}. A newer one may: it needs WebAssembly and DecompressionStream.`)
