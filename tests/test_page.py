@@ -120,7 +120,7 @@ def test_from_the_disk_without_any_request(browser_page, screenshots, tmp_path):
     assert blocked=='blocked'
 
 
-def test_a_phone_takes_a_photo(browser, tmp_path):
+def test_a_phone_takes_a_photo(browser, screenshots, tmp_path):
     "Where a finger points there is a camera; the picture it gives is answered as any other."
     context = browser.new_context(viewport=dict(width=390, height=800), is_mobile=True, has_touch=True)
     page = context.new_page()
@@ -129,6 +129,7 @@ def test_a_phone_takes_a_photo(browser, tmp_path):
     assert camera.is_visible() and camera.get_attribute('capture')=='environment'
     camera.set_input_files(sorted((COMMITTED/'golden').glob('*.png'))[0])
     page.wait_for_selector('.bc-bars')
+    page.screenshot(path=screenshots/'one_page_phone.png')
     context.close()
 
 
