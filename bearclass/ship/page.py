@@ -58,7 +58,7 @@ def _golden(bundle):
 
 def _facts(predictor):
     "What the script of the page needs to know."
-    facts = {k: predictor.config[k] for k in ('vocab', 'size', 'method', 'zoom', 'around', 'mean', 'std', 'temperature')}
+    facts = {k: predictor.config[k] for k in 'vocab size method zoom around mean std temperature'.split()}
     words = dict(likely=LIKELY, probable=PROBABLE, unlike=UNLIKE)
     limits = dict(maxPixels=MAX_PIXELS, tolerance=GOLDEN_TOLERANCE)
     bank = dict(threshold=predictor.bank.threshold) if predictor.bank else {}
