@@ -15,7 +15,7 @@ from .heal import heal
 # %% auto #0
 __all__ = ['cmd_doctor', 'cmd_heal', 'make_parser', 'main', 'cmd_search', 'cmd_download', 'cmd_verify', 'cmd_duplicates',
            'cmd_train', 'cmd_predict', 'cmd_evaluate', 'cmd_export', 'cmd_app', 'cmd_serve', 'cmd_page', 'cmd_new_app',
-           'cmd_demo']
+           'cmd_monitor', 'cmd_demo']
 
 # %% ../nbs/cli.ipynb #c12ebfa4
 _commands = {}   # name -> (function, help, example, arguments)
@@ -345,6 +345,19 @@ def cmd_new_app(a):
     found = check_app(a.folder)
     print(found)
     return 0 if found.fits else 1
+
+# %% ../nbs/cli.ipynb #3c0a1d07
+@_command(
+    'has what a model meets changed?', 'bearclass monitor log.jsonl --out report.html',
+    _arg('log', help='written by `Watch`'),
+    _arg('--reference', metavar='LOG', help='such a log of pictures that belong; without it, the first rows'),
+    _arg('--out', metavar='HTML', help='write a page with plots'))
+def cmd_monitor(a):
+    from bearclass.ship.watch import watch_report
+    report = watch_report(a.log, a.reference)
+    print(report)
+    if a.out: print(f'Written to {report.save(a.out)}.')
+    return int(report.drifts)
 
 # %% ../nbs/cli.ipynb #480cb2af
 def _demo_pictures(a, out):
