@@ -39,7 +39,8 @@ def test_a_full_disk_stops_no_answer(model, tmp_path, monkeypatch):
         if len(data)<20: raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         return write(fd, bytes(data[:len(data)//2]))
     monkeypatch.setattr(os, 'write', full)
-    with pytest.warns(UserWarning, match='No space left'): answers = watched.predict_batch([picture(i) for i in range(5)])
+    with pytest.warns(UserWarning, match='No space left'):
+        answers = watched.predict_batch([picture(i) for i in range(5)])
     assert [a.label for a in answers]==['red', 'green', 'blue', 'red', 'green'] and watched.lost==5
     monkeypatch.setattr(os, 'write', write)
     watched.predict(picture(1))

@@ -37,8 +37,6 @@ class Watch(Predictor):
         n_threads:int|None=None, # As for `Predictor`
     ):
         super().__init__(bundle, n_threads)
-        if not Path(log).absolute().parent.is_dir():
-            raise MissingError(f'there is no folder for {str(log)!r}', 'one', 'make it first')
         self.lost,self._lock = 0,threading.Lock()   # `lost`: answers since the last line that could be written
         self._model = hashlib.sha256(self.bundle.files['MANIFEST.json']).hexdigest()[:16]
         self.log = Path(log)
@@ -182,7 +180,7 @@ def watch_report(
     before,now = (now[:first], now[first:]) if reference is None else (read_watch(reference)[0], now)
     if last is not None: now = now.tail(last)
     which = 'that came first' if reference is None else 'of the reference'
-    notes = [f'{count_of(len(now), "answer")} against {len(before):,} {which}.']
+    notes = [f'{count_of(len(now), "answer")} to {max(now.time, default="now")}, against {len(before):,} {which}.']
     if few := min(len(before), len(now))<LEAST_ROWS: notes.append(f'Nothing is claimed of less than {LEAST_ROWS}.')
     if bad: notes.append(f'{count_of(bad, "line")} of the log passed over: no answers as `Watch` writes them.')
     if lost: notes.append(f'{count_of(lost, "answer")} could not be written down.')
