@@ -6,8 +6,9 @@ import numpy as np, pytest
 from hypothesis import given, settings, strategies as st
 from PIL import Image
 
+from bearclass.ship.predictor import Predictor
 from bearclass.ship.watch import Watch, read_watch, watch_report
-from conftest import colour_bundle, here_env
+from conftest import COMMITTED, REAL, colour_bundle, here_env, needs
 
 
 @pytest.fixture(scope='module')
@@ -97,3 +98,15 @@ def test_a_page_of_a_strangers_log_shows_text(tmp_path):
         warnings.simplefilter('error', RuntimeWarning)
         page = watch_report(log).save(tmp_path/'page.html').read_text()
     assert '<script' not in page and '&lt;script&gt;' in page
+
+
+@needs('bears')
+@pytest.mark.skipif(not COMMITTED.is_dir(), reason='no bundle beside the app')
+def test_a_model_of_drawings_claims_more_than_it_holds_on_photos():
+    "Every fourth of the photos of which the guide speaks."
+    files = sorted((REAL/'bears').glob('*/*.jpg'))[::4]
+    answers = Predictor(COMMITTED).predict_batch(files)
+    wrong = np.array([a.label!=f.parent.name for a,f in zip(answers, files)])
+    unknown = np.array([a.unknown for a in answers])
+    assert len(files)>90 and .24<wrong.mean()<.45 and .28<unknown.mean()<.48
+    assert 1-np.mean([a.probs.max() for a in answers])<wrong.mean()-.03 and wrong[unknown].mean()>wrong[~unknown].mean()+.15

@@ -43,7 +43,7 @@ class Stage:
     n:int=100        # Checked answers between two looks at the gate
     limit:float=.1   # Error rate that is allowed, between 0 and 1
 
-_window,_far = 50,3.   # of the breaker: answers, standard deviations
+_window,_rarely = 50,.001   # of the breaker: answers; how often so many are wrong at the allowed rate
 
 @dataclass(frozen=True)
 class FieldTrial:
@@ -56,10 +56,11 @@ class FieldTrial:
     moves:list=()     # For each move: checked answers in the stage it left, stage it went to, why
 
     def __post_init__(self):
-        counts = isinstance(self.n, int) and self.wrong in range(self.n+1) and not self.recent.strip('01')
+        places = [self.at, *(to for _,to,_ in self.moves)]
+        whole = all(isinstance(o, int) for o in (self.n, self.wrong, *places))
+        fits = whole and 0<=self.wrong<=self.n and min(places)>=0 and max(places)<len(self.stages)
         stages = all(s.n>=1 and 0<s.limit<1 for s in self.stages)
-        places = all(at in range(len(self.stages)) for at in (self.at, *(to for _,to,_ in self.moves)))
-        if not (counts and stages and places):
+        if not (fits and stages and set(str(self.recent))<=set('01')):
             raise InputError('a trial with impossible numbers', 'counts, and limits between 0 and 1', 'begin anew')
 
     def __str__(self):
@@ -80,8 +81,9 @@ class FieldTrial:
 
 def _verdict(t):
     "(stages to go, why)"
+    from scipy.stats import binom
     stage,k,n = t.stages[t.at],t.recent.count('1'),len(t.recent)
-    if wilson_interval(k, n, _far)[0]>stage.limit: return -1, f'breaker: {k} of the last {n} wrong'
+    if binom.sf(k-1, n, stage.limit)<_rarely: return -1, f'breaker: {k} of the last {n} wrong'
     if t.n%stage.n: return 0, ''
     said = gate(t.wrong, t.n, stage.limit)
     return {'open': 1, 'stop': -1}.get(said, 0), f'{said}: {t.wrong} of {t.n} wrong'
@@ -97,7 +99,9 @@ def plot_trial(
     n,to,why = zip(*trial.moves, (trial.n, trial.at, ''))
     at,when = [0, *to],np.cumsum([0, *n])
     ax.step(when, at, where='post', lw=2)
-    for x,a,b,text in zip(when[1:], at, to, why): ax.text(x, (a+b)/2, f' {text}', va='center', fontsize=8)
+    for x,a,b,text in zip(when[1:], at, to, why):
+        ax.text(x, max(a, b), f' {text} ', ha='right' if b>a else 'left', va='center', fontsize=8)
+    ax.margins(.2)
     ax.set(yticks=range(len(trial.stages)), yticklabels=[s.name for s in trial.stages], xlabel='checked answers')
     return ax
 

@@ -195,7 +195,8 @@ def _plot_classes(ax, t):
     for k,side in enumerate(top): ax.barh(np.arange(len(top))+.4*k, top[side], .4, label=side)
     names = [one_line(label, 24) for label in top.index]
     ax.set_yticks(np.arange(len(top))+.2, names, parse_math=False)   # a label is no formula
-    ax.legend()
+    ax.set_xlim(0, 1)
+    ax.legend(loc='lower right')
 
 def _plot_unknown(ax, before, now):
     "In the order they came, in blocks with their 95 % intervals; the band is the reference."
