@@ -21,6 +21,7 @@ from ..moves import append_lines, read_lines
 from .predictor import Bundle, Predictor
 if TYPE_CHECKING:
     import pandas as pd
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 # %% auto #0
@@ -208,10 +209,11 @@ def _plot_unknown(ax, before, now):
 
 def plot_watch(
     report:WatchReport,
-) -> Figure:
+    fig:Figure|None=None, # `None`: a new one
+) -> dict[str, Axes]: # By measure
     "The five measures, before and now."
-    from matplotlib.figure import Figure
-    fig = Figure(figsize=(10, 5), layout='constrained')
+    import matplotlib.pyplot as plt
+    if fig is None: fig = plt.figure(figsize=(10, 5), layout='constrained')
     axs = fig.subplot_mosaic([['label', 'unknown', 'unknown'], ['confidence', 'size', 'brightness']])
     for m,ax in axs.items():
         before,now = report.before[m],report.now[m]
@@ -219,7 +221,7 @@ def plot_watch(
         if m=='label': _plot_classes(ax, _counts(before, now))
         elif m=='unknown': _plot_unknown(ax, before, now)
         else: ax.hist([before, now], 30, density=True, histtype='step', lw=2)
-    return fig
+    return axs
 
 # %% ../../nbs/ship/12_watch.ipynb #12a7001d
 @patch
@@ -227,8 +229,11 @@ def save(self:WatchReport,
     path:str|Path, # HTML file to write
 ) -> Path:
     "The report as a page of its own."
+    from matplotlib.figure import Figure
     buf = io.BytesIO()
-    plot_watch(self).savefig(buf, dpi=110)
+    fig = Figure(figsize=(10, 5), layout='constrained')
+    plot_watch(self, fig)
+    fig.savefig(buf, dpi=110)
     rows = zip(self.table.drifts, self.table.says)
     fields = dict(
         verdict='Something has changed' if self.drifts else 'No alarm',
