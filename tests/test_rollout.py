@@ -91,7 +91,7 @@ nested = plain | lists | st.dictionaries(st.text(max_size=5), plain, max_size=2)
 good = dict(stages=[dict(name='shadow', n=10, limit=.1)], at=0, n=1, wrong=0, recent='0', moves=[])
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(st.dictionaries(st.sampled_from([*good, 'more']), nested, max_size=3))
 def test_a_strangers_trial_is_refused_or_goes_on(tmp_path_factory, changes):
     file = tmp_path_factory.getbasetemp()/'trial.json'

@@ -78,7 +78,7 @@ plain = st.none() | st.booleans() | st.integers() | st.floats() | st.text()
 odd = plain | st.lists(plain, max_size=2) | st.dictionaries(st.text(max_size=3), plain, max_size=2)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(st.lists(st.dictionaries(st.sampled_from([*good, 'lost']), odd), max_size=4), st.binary(max_size=60))
 def test_a_strangers_log_is_data(tmp_path_factory, changes, tail):
     log = tmp_path_factory.getbasetemp()/'stranger.jsonl'
