@@ -15,7 +15,7 @@ from .heal import heal
 # %% auto #0
 __all__ = ['cmd_doctor', 'cmd_heal', 'make_parser', 'main', 'cmd_search', 'cmd_download', 'cmd_verify', 'cmd_duplicates',
            'cmd_train', 'cmd_predict', 'cmd_evaluate', 'cmd_export', 'cmd_app', 'cmd_serve', 'cmd_page', 'cmd_new_app',
-           'cmd_post', 'cmd_classroom', 'cmd_check', 'cmd_demo']
+           'cmd_post', 'cmd_monitor', 'cmd_classroom', 'cmd_check', 'cmd_demo']
 
 # %% ../nbs/cli.ipynb #c12ebfa4
 _commands = {}   # name -> (function, help, example, arguments)
@@ -356,6 +356,19 @@ def cmd_new_app(a):
 def cmd_post(a):
     from bearclass.post import blog_post
     print(f'{blog_post(a.notebook, a.out)}: a post, its pictures beside it.')
+
+# %% ../nbs/cli.ipynb #3c0a1d07
+@_command(
+    'has what a model meets changed?', 'bearclass monitor log.jsonl --out report.html',
+    _arg('log', help='written by `Watch`'),
+    _arg('--reference', metavar='LOG', help='such a log of pictures that belong; without it, the first rows'),
+    _arg('--out', metavar='HTML', help='write a page with plots'))
+def cmd_monitor(a):
+    from bearclass.ship.watch import watch_report
+    report = watch_report(a.log, a.reference)
+    print(report)
+    if a.out: print(f'Written to {report.save(a.out)}.')
+    return int(report.drifts)
 
 # %% ../nbs/cli.ipynb #c1a55002
 @_command(

@@ -13,7 +13,7 @@ from fastcore.basics import patch
 from .core import InputError, cache_folder, door, listed, static_text, write_atomic
 
 # %% auto #0
-__all__ = ['graders', 'Question', 'plain_words', 'typed_number', 'grade', 'judge', 'progress_file', 'read_progress', 'Verdict',
+__all__ = ['graders', 'Question', 'plain_words', 'typed_number', 'grade', 'hint_for', 'progress_file', 'read_progress', 'Verdict',
            'Quiz', 'quiz']
 
 # %% ../nbs/quiz.ipynb #9012b006
@@ -103,7 +103,7 @@ def grade(
     except Exception as e: return f'It stopped with {type(e).__name__}: {e}'   # a learner's code may raise anything
 
 # %% ../nbs/quiz.ipynb #9012b012
-def judge(
+def hint_for(
     q:Question, # What was asked
     given,      # A letter, words, a number or a function
 ) -> str: # '' when it is right, else a hint
@@ -176,7 +176,7 @@ def answer(self:Quiz,
 ) -> Verdict: # A hint where it is not right, and the answer after three tries
     "Judge an answer, and keep a mark."
     q,asked = self.ask(n), isinstance(given, str) and given.strip()=='?'
-    hint = '' if asked else judge(q, given)
+    hint = '' if asked else hint_for(q, given)
     mark = '?' if asked else 'ox'[bool(hint)]
     try: marks,note = _keep(q.key, mark), ''
     except OSError as e: marks,note = mark, f' (Not kept: {e})'

@@ -57,26 +57,25 @@ def test_doctor(installed, tmp_path):
 
 
 def test_demo_in_small(installed, tmp_path):
-    "`make demo SERVE=0` in small, from the wheel; a second run works on what the first one left."
-    for _ in range(2):
-        p = run(installed, 'demo', '--no-serve', '--n', 20, cwd=tmp_path)
+    "`make demo SERVE=0` in small, from the wheel; then with pictures of one's own, over what the first left."
+    from bearclass.samples.datasets import draw_bears
+    def demo(*words):
+        p = run(installed, 'demo', '--no-serve', *words, cwd=tmp_path)
         assert all(s in p.stdout for s in ('1. Pictures', '2. Verify', 'Error rate', '<- prediction', '5. Export'))
-        assert 'cannot be read and are left out' in p.stdout
-        assert sorted(f.name for f in tmp_path.iterdir())==['demo']
         assert sorted(f.name for f in (tmp_path/'demo').iterdir())==[
             'bears',
             'confusion_matrix.png',
             'model',
             'top_losses.png']
+        return p.stdout
+    assert 'cannot be read and are left out' in demo('--n', 20)
+    assert sorted(f.name for f in tmp_path.iterdir())==['demo']
     bear = next((tmp_path/'demo/bears/teddy').glob('*.jpg'))
     assert run(installed, 'predict', 'demo/model', bear, cwd=tmp_path).stdout.startswith(str(bear))
     assert 'Error rate' in run(installed, 'evaluate', 'demo/model', 'demo/bears', cwd=tmp_path).stdout
-
-
-def test_demo_with_own_pictures(installed, tmp_path):
-    from bearclass.samples.datasets import draw_bears
-    draw_bears(tmp_path/'mine', n_per_class=40, seed=5)   # with fewer, a class may have none on one side
+    first = (tmp_path/'demo/model/MANIFEST.sha256').read_text()
+    draw_bears(tmp_path/'mine', n_per_class=40, seed=5, size=96)   # with fewer, a class may have none on one side
     before = sorted(p.name for p in (tmp_path/'mine').rglob('*'))
-    assert 'Your pictures: black, grizzly, teddy' in run(
-        installed, 'demo', '--no-serve', '--data', 'mine', cwd=tmp_path).stdout
+    assert 'Your pictures: black, grizzly, teddy' in demo('--data', 'mine')
     assert sorted(p.name for p in (tmp_path/'mine').rglob('*'))==before
+    assert (tmp_path/'demo/model/MANIFEST.sha256').read_text()!=first

@@ -105,6 +105,7 @@ def test_from_the_disk_without_any_request(browser_page, screenshots, tmp_path):
     browser_page.on('request', lambda r: asked.append(r.url))
     file = export_page(COMMITTED, tmp_path/'bears.html', runtime=ARCHIVE)
     ready(browser_page, file)
+    assert not browser_page.is_visible('#camera')
     golden = sorted((COMMITTED/'golden').glob('*.png'))[0]
     for width in 1280, 390:
         browser_page.set_viewport_size(dict(width=width, height=900))
@@ -117,6 +118,19 @@ def test_from_the_disk_without_any_request(browser_page, screenshots, tmp_path):
     assert {u.split(':')[0] for u in asked} <= {'file', 'blob'} and sum(u.startswith('file') for u in asked)==1
     blocked = browser_page.evaluate("fetch('https://example.org').then(() => 'went', () => 'blocked')")
     assert blocked=='blocked'
+
+
+def test_a_phone_takes_a_photo(browser, screenshots, tmp_path):
+    "Where a finger points there is a camera; the picture it gives is answered as any other."
+    context = browser.new_context(viewport=dict(width=390, height=800), is_mobile=True, has_touch=True)
+    page = context.new_page()
+    ready(page, export_page(COMMITTED, tmp_path/'bears.html', runtime=ARCHIVE))
+    camera = page.locator('#camera input')
+    assert camera.is_visible() and camera.get_attribute('capture')=='environment'
+    camera.set_input_files(sorted((COMMITTED/'golden').glob('*.png'))[0])
+    page.wait_for_selector('.bc-bars')
+    page.screenshot(path=screenshots/'one_page_phone.png')
+    context.close()
 
 
 def test_a_model_that_answers_otherwise_is_not_used(browser_page, tmp_path):

@@ -42,7 +42,7 @@ def test_every_answer_is_accepted(name):
             verdict = found.answer(n, given)
             assert verdict.right, (q['text'], verdict)
         for wrong in 'ABCD'[:len(q['options'])].replace(q['accepted'][0], ''):
-            assert module.judge(found.ask(n), wrong)==q['hint']
+            assert module.hint_for(found.ask(n), wrong)==q['hint']
     assert found.score()==f'{len(asked)} of {len(asked)}'
     letters = [q['accepted'][0] for q in asked if q['options']]
     assert max(map(letters.count, letters))<.8*len(letters), 'always the same letter would do'

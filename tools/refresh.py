@@ -46,7 +46,8 @@ def clean_output(out):
     if out.output_type=='stream':
         if out.name=='stderr': return None
         return nbformat.v4.new_output('stream', name='stdout', text=clean_text(out.text))
-    if 'application/vnd.jupyter.widget-view+json' in out.get('data', {}): return None
+    view = out.get('data', {}).pop('application/vnd.jupyter.widget-view+json', None)
+    if view and 'text/html' not in out.data: return None
     if is_empty(out): return None
     if 'execution_count' in out: out.execution_count = None
     if 'image/png' in out.data:

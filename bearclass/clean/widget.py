@@ -516,6 +516,5 @@ class ImageCleaner(Cleaner):
 
     def _repr_mimebundle_(self, **kwargs):
         "As a widget where there are widgets; else in words."
-        data = self.widget._repr_mimebundle_(**kwargs)
-        (data[0] if isinstance(data, tuple) else data)['text/plain'] = repr(self)
-        return data
+        view = dict(version_major=2, version_minor=0, model_id=self.widget.model_id)
+        return {'application/vnd.jupyter.widget-view+json': view, 'text/plain': repr(self)}

@@ -229,7 +229,7 @@ def _probs(model, files):
 
 def _vocab(model):
     found = getattr(model, 'vocab', None) or getattr(getattr(model, 'dls', None), 'vocab', None)
-    if found: return [str(v) for v in found]
+    if found and getattr(model, 'config', {}).get('kind', 'one')=='one': return [str(v) for v in found]
     raise InputError(
         f'a model of type {type(model).__name__} without classes',
         'a classifier with one label a picture: a Learner, or a Predictor',

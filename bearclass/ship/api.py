@@ -12,13 +12,14 @@ from pathlib import Path
 from ..core import DependencyError, InputError, MissingError, static_text
 from .answer import foot_text, page_html, title_for, unreadable_text
 from .app import check_port, is_loopback
-from .predictor import Bundle, Predictor
+from .predictor import Bundle, Predictor, check_one_class
 try:
     import uvicorn
     from python_multipart import multipart   # noqa: F401 Starlette reads forms with it
     from starlette.applications import Starlette
     from starlette.exceptions import HTTPException
     from starlette.middleware import Middleware
+    from starlette.requests import ClientDisconnect
     from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
     from starlette.routing import Route
 except ImportError as e:
@@ -62,6 +63,7 @@ async def _uploaded(request, seconds):
     try: form = await asyncio.wait_for(request.form(max_files=1, max_fields=8), seconds)
     except asyncio.TimeoutError:
         raise BadRequest(408, 'an upload without an end', f'all in {seconds:g} s', 'send a smaller picture') from None
+    except ClientDisconnect: raise BadRequest(400, 'an upload that broke off', 'all of it', 'send it again') from None
     file = form.get('file')
     try:
         if hasattr(file, 'read'): return file.filename or 'file', await file.read()
@@ -176,6 +178,7 @@ def create_api(
 ) -> Starlette: # An ASGI application
     "A model behind an address: `POST /classify` with a picture in the form's field `file`."
     if not isinstance(predictor, Predictor): predictor = Predictor(predictor, n_threads=1)
+    check_one_class(predictor)
     desk,tally = _Desk(predictor, Turns(running, waiting, seconds)), Counter()
     async def metrics(request): return PlainTextResponse(_metrics(tally))
     routes = [Route('/classify', desk.classify, methods=['POST']), Route('/', desk.page), Route('/model', desk.model),
@@ -210,7 +213,7 @@ def serve_api(
     allow_public:bool=False, # Your word that something in front decides who may ask
 ):
     "Serve a bundle as an API until Ctrl-C or SIGTERM."
-    Predictor(bundle)   # whatever is wrong with it is said here, once
+    check_one_class(Predictor(bundle))   # whatever is wrong with it is said here, once
     if not (is_loopback(host) or allow_public):
         raise InputError(
             f'host {host!r} lets in everybody who can reach this machine',

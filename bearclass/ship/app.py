@@ -17,7 +17,7 @@ from .answer import (MAX_MESSAGE, MAX_TOTAL, MAX_UPLOAD, NOTEBOOK_UPLOAD, TEXTS,
                                    answers_html, data_url, drawn_text, example_pictures, files_within, foot_text,
                                    megabytes, message_html, page_texts, shown_jpeg, title_for, uploaded_files)
 from .feedback import feedback_folder, keep_correction
-from .predictor import Bundle, Predictor, open_bundle
+from .predictor import Bundle, Predictor, check_one_class, open_bundle
 if TYPE_CHECKING: from ipywidgets import VBox
 
 # %% auto #0
@@ -175,6 +175,7 @@ def classifier_app(
 ) -> VBox: # Has `.upload`, a FileUpload, and `.result`, whose `.value` is the HTML of the answers
     "The page as a widget: choose photos, see each with its answer and the three best bars."
     w,texts,predictor = _widgets(),page_texts(texts),_predictor(predictor)
+    check_one_class(predictor)
     app = _card([])
     app.predictor,app.texts,app.feedback = predictor,texts,feedback
     app.max_upload,app.max_total = max_upload,max_total or max_upload
@@ -427,12 +428,13 @@ def serve_app(
     _check_host(host, token, allow_public)
     if importlib.util.find_spec('voila') is None:
         raise DependencyError('voila is not installed', 'Voila, which serves the page', 'pip install voila')
-    bundle,feedback = _predictor(bundle).bundle, feedback and feedback_folder(feedback)
+    predictor,feedback = _predictor(bundle), feedback and feedback_folder(feedback)
+    check_one_class(predictor)
     check_port(port, host)
     with tempfile.TemporaryDirectory(prefix='bearclass_', ignore_cleanup_errors=True) as tmp, _sigterm_as_interrupt():
         folder,run = Path(tmp)/'app', Path(tmp)/'run'
         run.mkdir()
-        write_app_folder(bundle, folder, token, texts)
+        write_app_folder(predictor.bundle, folder, token, texts)
         _serve_folder(folder, run, port, host, _address(host, port, token), open_browser, verbose, feedback)
 
 # %% ../../nbs/ship/05_app.ipynb #f7f8d150

@@ -11,7 +11,7 @@ import numpy as np
 from ..core import InputError, MissingError, OfflineError, cache_folder, is_offline, static_text, write_atomic
 from ..images import MAX_PIXELS
 from .answer import LIKELY, PROBABLE, UNLIKE, foot_text, megabytes, title_for
-from .predictor import GOLDEN_TOLERANCE, Bundle, Predictor
+from .predictor import GOLDEN_TOLERANCE, Bundle, Predictor, check_one_class
 
 # %% auto #0
 __all__ = ['LARGE_PAGE', 'LARGEST_PAGE', 'web_runtime', 'page_text', 'export_page']
@@ -58,7 +58,7 @@ def _golden(bundle):
 
 def _facts(predictor):
     "What the script of the page needs to know."
-    facts = {k: predictor.config[k] for k in ('vocab', 'size', 'method', 'zoom', 'mean', 'std', 'temperature')}
+    facts = {k: predictor.config[k] for k in 'vocab size method zoom around mean std temperature'.split()}
     words = dict(likely=LIKELY, probable=PROBABLE, unlike=UNLIKE)
     limits = dict(maxPixels=MAX_PIXELS, tolerance=GOLDEN_TOLERANCE)
     bank = dict(threshold=predictor.bank.threshold) if predictor.bank else {}
@@ -108,6 +108,7 @@ def export_page(
     if path.exists() and not replace:
         raise InputError(f'{str(path)!r} already exists', 'a new name', 'choose another, or pass `replace=True`')
     predictor = bundle if isinstance(bundle, Predictor) else Predictor(bundle)
+    check_one_class(predictor, simple=True)
     text = page_text(predictor, web_runtime(runtime)).encode()
     if len(text)>LARGEST_PAGE:
         raise InputError(

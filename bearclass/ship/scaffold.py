@@ -19,7 +19,7 @@ from ..core import (BearclassError, DependencyError, InputError, MissingError, l
                             new_folder, one_line, static_text)
 from .answer import megabytes, title_for, verdict
 from .app import app_notebook, binder_url, voila_config
-from .predictor import Predictor
+from .predictor import Predictor, check_one_class
 
 # %% auto #0
 __all__ = ['BINDER_MEMORY', 'GITHUB_FILE', 'new_app', 'AppCheck', 'check_app']
@@ -151,7 +151,9 @@ def new_app(
     github = github or f"YOUR-NAME/{Path(folder).resolve().name.replace(' ', '-')}"
     if not re.fullmatch(r'[^/\s]+/[^/\s]+', github):
         raise InputError(f'github={github!r}', 'an owner and a repository', "write it as 'name/repository'")
-    content = _content(Predictor(bundle).bundle, notebook, github)
+    predictor = Predictor(bundle)
+    if notebook is None: check_one_class(predictor)   # your own page may show what ours does not
+    content = _content(predictor.bundle, notebook, github)
     with new_folder(folder) as tmp:
         for name,data in content.items():
             (tmp/name).parent.mkdir(parents=True, exist_ok=True)

@@ -87,9 +87,10 @@ function resized(bitmap, [left, top, width, height], to) {   // a box of the pic
 }
 
 function fitted(bitmap) {   // RGB of facts.size x facts.size
-  const {size, method, zoom} = facts, w = bitmap.width, h = bitmap.height
+  const {size, method, zoom, around} = facts, w = bitmap.width, h = bitmap.height
   if (method === 'crop') {
-    const side = Math.max(1, Math.trunc(Math.min(w, h) / zoom))
+    const shorter = Math.min(w, h)   // where something is put around, it is fastai's own sum, with its rounding
+    const side = Math.max(1, Math.trunc(around ? shorter / size * size : shorter / zoom))
     return resized(bitmap, [Math.floor((w - side) / 2), Math.floor((h - side) / 2), side, side], [size, size])
   }
   const scale = size / Math.max(w, h)
@@ -207,13 +208,16 @@ async function start() {
     const off = Math.max(...said.probs.map((p, i) => Math.abs(p - probs[i])))
     if (!(off <= facts.tolerance)) throw new Error(`it answers otherwise here than where it was made (by ${off})`)
   }
-  $('file').disabled = false
+  for (const input of inputs) input.disabled = false
   $('answer').replaceChildren()
   document.body.dataset.state = 'ready'
 }
 
-$('file').addEventListener('click', () => { $('file').value = '' })   // so that the same file again is news
-$('file').addEventListener('change', () => { if ($('file').files[0]) look($('file').files[0]) })
+const inputs = document.querySelectorAll('input[type=file]')
+for (const input of inputs) {
+  input.addEventListener('click', () => { input.value = '' })   // so that the same file again is news
+  input.addEventListener('change', () => { if (input.files[0]) look(input.files[0]) })
+}
 start().catch(e => {
   document.body.dataset.state = 'failed'
   say(`This browser cannot run the model: ${e.message}. A newer one may: it needs WebAssembly and DecompressionStream.`)

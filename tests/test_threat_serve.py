@@ -1,14 +1,19 @@
-"The API as a process: many clients at once, SIGTERM in the middle, memory, a browser, and requests made up by chance."
-import asyncio, io, json, re, signal, sys, threading
+"""What the API promises whoever runs it: an answer to anything, nobody waits for ever, and no word of the inside.
+
+As a process: many clients at once, slow ones, SIGTERM in the middle, memory, a browser. In a loop here: what is told
+when it is busy, late or asked nonsense, and requests made up by chance.
+"""
+import asyncio, inspect, io, json, re, signal, socket, subprocess, sys, threading
 from concurrent.futures import ThreadPoolExecutor
 
 import httpx, psutil, pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
 from PIL import Image
+from starlette.testclient import TestClient
 
 from bearclass.ship.api import MAX_BODY, create_api
 from bearclass.ship.predictor import Predictor
-from conftest import colour_bundle, end, free_port, here_env, started
+from conftest import colour_bundle, end, free_port, here_env, seal, started
 
 
 COMMAND_LINE = sys.executable, '-c', 'from bearclass.cli import main; main()'
@@ -35,6 +40,13 @@ def served(colours):
 def classify(address, data=None):
     files = dict(file=('a.png', data or png()))
     return httpx.post(f'{address}/classify', files=files, timeout=300, trust_env=False)
+
+
+def counted(address, status):
+    "How often `/metrics` has seen a status of `/classify`."
+    said = httpx.get(f'{address}/metrics', timeout=300, trust_env=False)
+    n = re.search(rf'requests_total.path="/classify",status="{status}". (\d+)', said.text)
+    return int(n[1]) if n else 0
 
 
 def test_a_picture(served): assert classify(served[0]).json()['label']=='green'
@@ -64,9 +76,33 @@ def test_memory_stays_where_it_is(served):
         def ask(n):
             for _ in range(n): assert client.post('/classify', files=dict(file=('a.png', data))).status_code==200
             return process.memory_info().rss
-        data = png(size=600)
+        data = png(size=300)
         before = ask(50)
-        assert ask(300)-before<50e6
+        assert ask(1000)-before<50e6
+
+
+def test_slow_uploads_hold_up_nobody(served):
+    "Twelve clients, more than may wait, that never send the end of their picture."
+    port = int(served[0].rsplit(':', 1)[1])
+    form = b'Content-Type: multipart/form-data; boundary=x\r\nContent-Length: 999\r\n\r\n--x'
+    head = b'POST /classify HTTP/1.1\r\nHost: x\r\n' + form
+    slow = [socket.create_connection(('127.0.0.1', port), timeout=60) for _ in range(12)]
+    try:
+        for s in slow: s.sendall(head)
+        assert classify(served[0]).status_code==200
+    finally:
+        for s in slow: s.close()
+    while counted(served[0], 400)<12: assert served[1].poll() is None   # each was told, no error is left
+    assert counted(served[0], 500)==0
+
+
+def test_not_before_its_golden_answers_are_right(tmp_path):
+    bundle = colour_bundle(tmp_path/'colours')
+    golden = bundle/'golden/golden.json'
+    golden.write_text(json.dumps(dict(pictures=[dict(file='0.png', probs=[0, 1, 0])])))
+    command = [*COMMAND_LINE, 'serve', str(seal(bundle)), '--port', str(free_port())]
+    done = subprocess.run(command, env=here_env(), capture_output=True, text=True, timeout=300)
+    assert 'golden' in done.stderr and 'The API is at' not in done.stdout, done
 
 
 def test_the_page_in_a_browser(served, browser_page, screenshots, tmp_path):
@@ -90,6 +126,8 @@ def test_two_workers_behind_one_port_and_an_end_in_order(colours):
     command = [*COMMAND_LINE, 'serve', colours, '--port', port, '--workers', 2]
     with started(command, port, env=here_env()) as proc:
         for _ in range(8): assert classify(f'http://127.0.0.1:{port}').status_code==200
+        workers = [p for p in psutil.Process(proc.pid).children() if 'spawn_main' in ' '.join(p.cmdline())]
+        assert len(workers)==2
         assert end(proc, signal.SIGTERM)==[]
 
 
@@ -124,6 +162,74 @@ def test_sigterm_lets_an_answer_finish(colours, tmp_path):
         go.touch()
         assert answer.result().json()['label']=='green'
         proc.wait(60)
+
+
+# --- what is told
+
+class Held(Predictor):
+    "Answers when `go` is set, as a large picture on a slow machine would."
+    def __init__(self, path):
+        self.go = threading.Event()
+        self.go.set()
+        super().__init__(path)
+
+    def predict(self, image):
+        self.go.wait(60)
+        return super().predict(image)
+
+
+PICTURE = dict(files=dict(file=('a.png', png())))
+ABOUT = {'error', 'expected', 'todo'}
+
+
+def in_a_loop(api, talk):
+    "What `await talk(client)` gives, with a client that hands its requests to `api`."
+    async def hold():
+        transport = httpx.ASGITransport(api, raise_app_exceptions=False)
+        async with httpx.AsyncClient(transport=transport, base_url='http://api') as client: return await talk(client)
+    with ThreadPoolExecutor(1) as pool: return pool.submit(asyncio.run, hold()).result()   # a browser has a loop here
+
+
+@pytest.fixture
+def held(colours):
+    model = Held(colours)
+    model.go.clear()
+    yield model
+    model.go.set()
+
+
+def test_two_at_work_eight_in_line_and_the_others_come_back(held):
+    async def talk(client):
+        tasks = [asyncio.create_task(client.post('/classify', **PICTURE)) for _ in range(13)]
+        while sum(t.done() for t in tasks)<3: await asyncio.sleep(.01)
+        held.go.set()
+        return await asyncio.gather(*tasks)
+    answers = in_a_loop(create_api(held), talk)
+    assert sorted(a.status_code for a in answers)==[200]*10 + [429]*3
+    for a in answers:
+        if a.status_code==429: assert a.headers['Retry-After']=='1' and set(a.json())==ABOUT
+
+
+def test_too_late_for_an_answer_or_with_an_upload(held):
+    async def endless():
+        yield b'--x\r\n'
+        await asyncio.Event().wait()
+    headers = {'Content-Type':'multipart/form-data; boundary=x'}
+    async def talk(client):
+        return await asyncio.gather(
+            client.post('/classify', **PICTURE),
+            client.post('/classify', content=endless(), headers=headers))
+    late,slow = in_a_loop(create_api(held, seconds=.3), talk)
+    assert (late.status_code, slow.status_code)==(504, 408)
+    assert set(late.json())==set(slow.json())==ABOUT
+    assert inspect.signature(create_api).parameters['seconds'].default==30
+
+
+def test_ready_until_it_goes(colours):
+    api = create_api(Predictor(colours))
+    with TestClient(api) as client: assert client.get('/readyz').status_code==200
+    gone = TestClient(api)     # outside of `with`: its end has come
+    assert gone.get('/readyz').status_code==503 and gone.get('/livez').status_code==200
 
 
 # --- by chance
@@ -166,4 +272,4 @@ def check(said):
     assert said.status_code<500, said.text
     assert not re.search(r'Traceback|File "|/(home|root|tmp|work)/', said.text)
     if said.status_code>=400 and 'json' in said.headers.get('content-type', '') and said.text:
-        assert set(json.loads(said.text))=={'error', 'expected', 'todo'}
+        assert set(json.loads(said.text))==ABOUT
