@@ -117,14 +117,14 @@ def test_a_damaged_file_is_an_empty_one(damage):
     progress_file().parent.mkdir(parents=True)
     progress_file().write_text(damage)
     q = quiz('01')
-    assert q.score()=='0 of 18' and q.answer(6, 'A').right and q.score()=='1 of 18'
+    assert q.score()=='0 of 20' and q.answer(7, 'A').right and q.score()=='1 of 20'
     progress_file().unlink()
     assert q.score()=='0 of 18'
 
 
 def test_where_nothing_can_be_kept_the_verdict_says_so(tmp_path):
     (tmp_path/'cache').write_text('a file, where the folder should be')
-    verdict = quiz('01').answer(6, 'A')
+    verdict = quiz('01').answer(7, 'A')
     assert verdict.right and 'Not kept' in verdict.text
 
 
