@@ -119,7 +119,7 @@ def test_a_damaged_file_is_an_empty_one(damage):
     q = quiz('01')
     assert q.score()=='0 of 20' and q.answer(7, 'A').right and q.score()=='1 of 20'
     progress_file().unlink()
-    assert q.score()=='0 of 18'
+    assert q.score()=='0 of 20'
 
 
 def test_where_nothing_can_be_kept_the_verdict_says_so(tmp_path):
