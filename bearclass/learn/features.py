@@ -24,7 +24,7 @@ with warnings.catch_warnings():
 
 # %% auto #0
 __all__ = ['fast_body', 'validation_tfms', 'body_key', 'Pictures', 'Features', 'picture_features', 'fit_head', 'targets_of',
-           'quick_tune', 'similar_pairs', 'similar_groups']
+           'linear_head', 'quick_tune', 'similar_pairs', 'similar_groups']
 
 # %% ../../nbs/learn/14_features.ipynb #93a655cc
 _all_ = ['similar_groups']   # from the room `gather`, where it is at home
@@ -275,8 +275,12 @@ def targets_of(
     if type(ys[0]).__name__=='TensorMultiCategory': return np.stack([y.numpy().astype(int) for y in ys])
     return np.array([y.tolist() for y in ys], dtype=float if ys[0].is_floating_point() else int)
 
-def _linear_head(w, b, old):
-    "Weights and bias as a module, behind average pooling where the old head pooled maps."
+def linear_head(
+    w:np.ndarray,  # (K, D)
+    b:np.ndarray,  # (K,)
+    old:nn.Module, # The head whose place it takes
+) -> nn.Module:
+    "Weights and bias as a head, behind average pooling where the old head pooled maps."
     lin = nn.Linear(w.shape[1], w.shape[0])
     with torch.no_grad():
         lin.weight.copy_(torch.from_numpy(w))
@@ -325,7 +329,7 @@ def quick_tune(
     x,y = _rows(dls.train_ds, row)
     w,b = fit_head(x, y, dls.c, C)
     score = _score(*_rows(dls.valid_ds, row), w, b)
-    learn.model[1] = _linear_head(w, b, learn.model[1]).to(dls.device)
+    learn.model[1] = linear_head(w, b, learn.model[1]).to(dls.device)
     learn.opt = None   # it belonged to the old head
     learn.freeze()
     if not verbose: return feats

@@ -677,6 +677,20 @@ def inspect_bundle(
     return '\n'.join(f'{k:8} {v}' for k,v in lines.items())
 
 # %% ../../nbs/ship/01_bundle.ipynb #c0de0007
+def _built(bundle, dls, kwargs):
+    "The network of a bundle in a learner, also with the head that `quick_tune` fits, one linear layer."
+    from safetensors.torch import load
+    from bearclass.learn.features import linear_head
+    from bearclass.learn.train import image_learner
+    learn = image_learner(dls, bundle.config['arch'], weights=False, **kwargs)
+    weights = load(bundle.files['model.safetensors'])
+    head = [v.float().numpy() for name,v in sorted(weights.items()) if name.startswith('1.')]
+    if len(head)==2:
+        b,w = head
+        learn.model[1] = linear_head(w, b, learn.model[1]).to(dls.device)
+    learn.model.load_state_dict(weights)
+    return learn
+
 @door
 def to_learner(
     bundle:str|Path|Bundle, # Exported model that `image_learner` has built
@@ -684,8 +698,7 @@ def to_learner(
     **kwargs,               # For `image_learner`
 ) -> ImageLearner: # Answers as the model does, and trains on
     "A learner with the weights of a bundle; an error when these pictures do not fit it."
-    from safetensors.torch import load
-    from bearclass.learn.train import KeepNorms, image_learner
+    from bearclass.learn.train import KeepNorms
     b = bundle if isinstance(bundle, Bundle) else open_bundle(bundle)
     if (classes := [str(v) for v in getattr(dls, 'vocab', [])])!=b.vocab:
         raise InputError(
@@ -693,9 +706,7 @@ def to_learner(
             f'the classes of the model, in its order: {listed(b.vocab)}',
             'choose those folders, or train a model anew')
     kwargs = dict(train_bn=False, cbs=KeepNorms()) | kwargs
-    try:
-        learn = image_learner(dls, b.config['arch'], weights=False, **kwargs)
-        learn.model.load_state_dict(load(b.files['model.safetensors']))
+    try: learn = _built(b, dls, kwargs)
     except (InputError, RuntimeError) as e:
         raise InputError(
             f"a bundle whose network cannot be built here ({b.config['arch']}: {one_line(e, 120)})",
