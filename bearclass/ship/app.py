@@ -5,13 +5,13 @@
 # %% ../../nbs/ship/05_app.ipynb #d12c1aa1
 from __future__ import annotations
 import html, importlib.util, ipaddress, json, os, re
-import signal, socket, subprocess, sys, tempfile, threading, time
+import signal, socket, subprocess, sys, tempfile, threading, time, webbrowser
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 from ..core import (BearclassError, BundleError, DependencyError, InputError, MissingError, new_folder,
-                            static_text, write_atomic)
+                            static_text, write_atomic, write_files)
 from ..images import open_rgb
 from .answer import (MAX_MESSAGE, MAX_TOTAL, MAX_UPLOAD, NOTEBOOK_UPLOAD, TEXTS, Answer, answer_for,
                                    answers_html, data_url, drawn_text, example_pictures, files_within, foot_text,
@@ -23,7 +23,7 @@ if TYPE_CHECKING: from ipywidgets import VBox
 # %% auto #0
 __all__ = ['APP_NOTEBOOK', 'show_answers', 'take_upload', 'classifier_app', 'app_from_bundle', 'voila_config', 'server_config',
            'write_server_config', 'app_notebook', 'write_page', 'write_app_folder', 'is_loopback', 'check_port',
-           'voila_command', 'serve_app', 'binder_url']
+           'voila_command', 'wait_until_up', 'serve_app', 'binder_url']
 
 # %% ../../nbs/ship/05_app.ipynb #4b6bfa94
 def _css(text): return re.sub(r'[^a-zA-Z0-9 ]', lambda c: f'\\{ord(c[0]):x} ', text)
@@ -277,9 +277,7 @@ def write_app_folder(
     "Make the folder that Voila serves: the notebook, its settings and a copy of the bundle, checked."
     if not isinstance(bundle, Bundle): bundle = open_bundle(bundle)
     with new_folder(dest) as tmp:
-        for name,data in bundle.files.items():
-            (tmp/'bundle'/name).parent.mkdir(parents=True, exist_ok=True)
-            (tmp/'bundle'/name).write_bytes(data)
+        write_files(tmp, {f'bundle/{name}': data for name,data in bundle.files.items()})
         write_page(tmp, token, title_for(bundle.vocab, page_texts(texts)))
         if texts: write_atomic(tmp/'texts.json', _to_json(texts))
     return Path(dest)
@@ -345,31 +343,32 @@ def _voila_env(run, feedback=None):
         env['PYTHONPATH'] = os.pathsep.join(os.path.abspath(p) for p in path.split(os.pathsep) if p)
     return {**env, 'JUPYTER_PREFER_ENV_PATH':'1', 'TMPDIR':str(run)}
 
+def _reached(host): return {'': '127.0.0.1', '0.0.0.0': '127.0.0.1', '::': '::1'}.get(host, host)
+
 def _address(host, port, token=None):
     "What a browser on this machine opens."
-    if host in ('', '0.0.0.0', '::'): host = '127.0.0.1'
+    host = _reached(host)
     if ':' in host: host = f'[{host}]'
     return f'http://{host}:{port}/' + (f'?token={quote(token)}' if token else '')
 
 # %% ../../nbs/ship/05_app.ipynb #c2d4c21a
-def _is_up(host, port):
-    here = {'': '127.0.0.1', '0.0.0.0': '127.0.0.1', '::': '::1'}.get(host, host)
-    try: socket.create_connection((here, port), timeout=1).close()
-    except OSError: return False
-    return True
-
-def _wait_until_up(proc, host, port, log, seconds=300):
-    "Return when the server answers; raise with its last words when it does not."
-    end = time.monotonic()+seconds
+def wait_until_up(
+    proc,                 # Process that will listen
+    port:int,             # On this port
+    log:Path,             # File that has what it says
+    host:str='127.0.0.1', # On this address
+) -> None:
+    "Return when a Voila can be reached; raise with its last words when it cannot."
+    end = time.monotonic()+300
     while proc.poll() is None and time.monotonic()<end:
-        if _is_up(host, port): return
-        time.sleep(.1)
+        try: return socket.create_connection((_reached(host), port), timeout=1).close()
+        except OSError: time.sleep(.1)
     said = log.read_text(errors='replace').split('\n') if log.exists() else []
     last = next((l.strip() for l in reversed(said) if l.strip()), 'nothing')
     raise BearclassError(
         f'Voila did not start; it said: {last[:200]}',
         'a running server',
-        'call serve_app with verbose=True to see all it says')
+        'mend that; serve_app shows all it says with verbose=True')
 
 # %% ../../nbs/ship/05_app.ipynb #4200e267
 def _stop(proc):
@@ -398,19 +397,15 @@ def _serve_folder(folder, run, port, host, url, open_browser, verbose, feedback)
         said = {} if verbose else dict(stdout=out, stderr=subprocess.STDOUT)
         proc = subprocess.Popen(voila_command(port, host), cwd=folder, env=_voila_env(run, feedback), **said)
         try:
-            _wait_until_up(proc, host, port, log)
+            wait_until_up(proc, port, log, host)
             print(f'The page is at {url}\nStop it with Ctrl-C.', flush=True)
-            if open_browser: _open(url)
+            if open_browser: webbrowser.open(url)
             raise BearclassError(
                 f'Voila ended by itself with status {proc.wait()}',
                 'a running server',
                 'call serve_app with verbose=True to see why')
         except KeyboardInterrupt: print('\nStopped.', flush=True)
         finally: _stop(proc)
-
-def _open(url):
-    import webbrowser
-    webbrowser.open(url)
 
 # %% ../../nbs/ship/05_app.ipynb #bc1c2895
 def serve_app(

@@ -4,7 +4,7 @@
 
 # %% ../../nbs/ship/13_watch.ipynb #12a70002
 from __future__ import annotations
-import base64, hashlib, html, io, os, threading, warnings
+import base64, html, io, os, threading, warnings
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
@@ -18,7 +18,7 @@ from ..core import (
     InputError, MissingError, count_of, door, one_line, static_text, why_no_label, write_atomic)
 from ..images import open_rgb
 from ..moves import append_lines, read_lines
-from .predictor import Bundle, Predictor
+from .predictor import Bundle, Predictor, is_number
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
@@ -39,7 +39,6 @@ class Watch(Predictor):
     ):
         super().__init__(bundle, n_threads)
         self.lost,self._lock = 0,threading.Lock()   # `lost`: answers since the last line that could be written
-        self._model = hashlib.sha256(self.bundle.files['MANIFEST.json']).hexdigest()[:16]
         self.log = Path(log)
 
     def predict(self, image):
@@ -71,8 +70,8 @@ def _written(self:Watch, img, answer):
     "The answer, once its line is written, or counted as lost."
     if self.log is None: return answer
     row = dict(
-        time=datetime.now(timezone.utc).isoformat(timespec='seconds'), model=self._model, label=answer.label,
-        confidence=round(float(answer.probs.max()), 4), unknown=answer.unknown,
+        time=datetime.now(timezone.utc).isoformat(timespec='seconds'), model=self.bundle.fingerprint,
+        label=answer.label, confidence=round(float(answer.probs.max()), 4), unknown=answer.unknown,
         width=img.width, height=img.height, brightness=round(_brightness(img), 3))
     with self._lock:
         if self.lost: row['lost'] = self.lost
@@ -84,16 +83,14 @@ def _written(self:Watch, img, answer):
     return answer
 
 # %% ../../nbs/ship/13_watch.ipynb #12a7000d
-def _within(v, low, high): return isinstance(v, (int, float)) and not isinstance(v, bool) and low<=v<=high
-
 def _is_row(r):
     "Whether a line holds what `Watch` writes."
     if why_no_label(r.get('label')) or not isinstance(r.get('model'), str): return False
     try: datetime.fromisoformat(r['time'])
     except (KeyError, TypeError, ValueError): return False
-    shares = all(_within(r.get(k), 0, 1) for k in ('confidence', 'brightness'))
-    sizes = all(_within(r.get(k), 1, 1e6) for k in ('width', 'height'))
-    return shares and sizes and r.get('unknown') in (None, True, False) and _within(r.get('lost', 0), 0, 1e12)
+    shares = all(is_number(r.get(k), 0, 1) for k in ('confidence', 'brightness'))
+    sizes = all(is_number(r.get(k), 1, 1e6) for k in ('width', 'height'))
+    return shares and sizes and r.get('unknown') in (None, True, False) and is_number(r.get('lost', 0), 0, 1e12)
 
 def read_watch(
     log:str|Path, # Written by `Watch`
