@@ -1,5 +1,5 @@
 "What tests share: a small exported model, the app as a running server, and a page in a real Chromium."
-import hashlib, json, os, random, shutil, signal, socket, subprocess, sys, time
+import hashlib, io, json, os, random, shutil, signal, socket, subprocess, sys, time
 from contextlib import contextmanager
 from pathlib import Path
 import numpy as np
@@ -55,19 +55,19 @@ def one_thread():
     torch.set_num_threads(n)
 
 
-def seal(path):
-    "Write the manifest of a bundle anew, as its maker would."
+def seal(path, **about):
+    "Write the manifest of a bundle anew, as its maker would; `about`: more that it says."
     sha = lambda data: hashlib.sha256(data).hexdigest()
     for name in 'MANIFEST.json', 'MANIFEST.sha256': (path/name).unlink(missing_ok=True)
     files = {
         f.relative_to(path).as_posix(): dict(bytes=f.stat().st_size, sha256=sha(f.read_bytes()))
         for f in path.rglob('*') if f.is_file()}
-    (path/'MANIFEST.json').write_text(json.dumps(dict(format=1, files=files)))
+    (path/'MANIFEST.json').write_text(json.dumps(dict(format=1, files=files, **about)))
     (path/'MANIFEST.sha256').write_text(sha((path/'MANIFEST.json').read_bytes()))
     return path
 
 
-def colour_bundle(path, vocab=('red', 'green', 'blue')):
+def colour_bundle(path, vocab=('red', 'green', 'blue'), **about):
     "A bundle made by hand in a blink: its model calls a picture by its strongest colour."
     from onnx import TensorProto, helper
     path.mkdir(parents=True)
@@ -85,7 +85,36 @@ def colour_bundle(path, vocab=('red', 'green', 'blue')):
     Image.new('RGB', (8, 8), 'red').save(path/'golden/0.png')
     e = np.exp(np.array([1, 0, 0])/.25)
     (path/'golden/golden.json').write_text(json.dumps(dict(pictures=[dict(file='0.png', probs=list(e/e.sum()))])))
-    return seal(path)
+    return seal(path, **about)
+
+
+def png(colour='lime', size=(40, 30)):
+    "A picture as a file's bytes."
+    buf = io.BytesIO()
+    Image.new('RGB', size, colour).save(buf, 'PNG')
+    return buf.getvalue()
+
+
+@pytest.fixture(scope='session')
+def colours(tmp_path_factory):
+    "The path of such a bundle."
+    return colour_bundle(tmp_path_factory.mktemp('colours')/'bundle')
+
+
+@pytest.fixture(scope='session')
+def reds(tmp_path_factory):
+    "A predictor of reds, greens and blues that has learnt from reds alone."
+    import onnx
+    from bearclass.ship.predictor import Predictor
+    from bearclass.ship.unknown import fit_bank
+    bundle = colour_bundle(tmp_path_factory.mktemp('reds')/'bundle')
+    model = onnx.load(bundle/'model.onnx')
+    model.graph.node.append(onnx.helper.make_node('Identity', ['logits'], ['features']))
+    model.graph.output.append(onnx.helper.make_tensor_value_info('features', onnx.TensorProto.FLOAT, ['batch', 3]))
+    onnx.save(model, bundle/'model.onnx')
+    learnt = np.random.default_rng(0).uniform([.7, 0, 0], [1, .3, .1], (60, 3))
+    (bundle/'unknown.safetensors').write_bytes(fit_bank(learnt).to_bytes())
+    return Predictor(seal(bundle))
 
 
 @pytest.fixture(scope='session')

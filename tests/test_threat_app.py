@@ -51,7 +51,8 @@ def test_strangers_need_the_token(small_bundle, browser_page):
         upload(browser_page, small_bundle/PICTURE)
         assert label(browser_page) == expected(small_bundle, small_bundle/PICTURE)
 
-def test_the_whole_network_only_with_a_token(small_bundle):
+def test_the_whole_network_only_with_a_token(small_bundle, monkeypatch):
+    monkeypatch.setattr('subprocess.Popen', None)
     for host in '0.0.0.0', '::', '192.168.1.5':
         with pytest.raises(InputError, match='pass token='): A.serve_app(small_bundle, host=host)
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
-from conftest import colour_bundle, serving
+from conftest import serving
 from test_app_browser import label, upload, visit
 from bearclass.moves import read_lines
 from bearclass.ship import app as A, feedback as F
@@ -13,9 +13,6 @@ from bearclass.ship.predictor import Prediction, Predictor
 SAID = Prediction('red', 0, np.array([.7, .2, .1]), ['red', 'green', 'blue'], False, .2)
 SECRETS = b'ACME Phone 7', b'at our hut', b'47.123N', b'<x:xmpmeta', b'Exif'
 
-
-@pytest.fixture(scope='module')
-def colours(tmp_path_factory): return colour_bundle(tmp_path_factory.mktemp('colours')/'bundle')
 
 def photo(form='JPEG', size=(900, 600), **more):
     "A photo as a phone takes it: maker, remark, place."

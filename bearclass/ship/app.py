@@ -22,8 +22,8 @@ if TYPE_CHECKING: from ipywidgets import VBox
 
 # %% auto #0
 __all__ = ['APP_NOTEBOOK', 'show_answers', 'take_upload', 'classifier_app', 'app_from_bundle', 'voila_config', 'server_config',
-           'write_server_config', 'app_notebook', 'write_page', 'write_app_folder', 'is_loopback', 'check_port',
-           'voila_command', 'wait_until_up', 'serve_app', 'binder_url']
+           'write_server_config', 'app_notebook', 'write_page', 'write_app_folder', 'is_loopback', 'free_port',
+           'check_port', 'voila_command', 'wait_until_up', 'serve_app', 'binder_url']
 
 # %% ../../nbs/ship/05_app.ipynb #4b6bfa94
 def _css(text): return re.sub(r'[^a-zA-Z0-9 ]', lambda c: f'\\{ord(c[0]):x} ', text)
@@ -298,13 +298,16 @@ def _check_host(host, token, allow_public):
         "pass token='some long secret' and hand out the printed address, or allow_public=True")
 
 # %% ../../nbs/ship/05_app.ipynb #7967ede4
-def _bind_error(host, port):
-    "`None` if a server may listen there, else what the system says."
+def free_port(
+    port:int=0,             # 1 to 65535; 0: any that is free
+    host:str='127.0.0.1',   # Address to listen on
+) -> int:
+    "A port on which a server can listen; else the system's own error."
     with socket.socket(socket.AF_INET6 if ':' in host else socket.AF_INET) as s:
         if os.name=='posix':
             s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)   # as the server does: a port just left is free
-        try: s.bind((host, port))
-        except (OSError, TypeError, UnicodeError) as e: return e
+        s.bind((host, port))
+        return s.getsockname()[1]
 
 def check_port(
     port:int,               # 1 to 65535
@@ -312,19 +315,15 @@ def check_port(
 ) -> int: # `port`
     "Raise unless a server can listen on `port`; the error names one that is free."
     if not 0<port<65536: raise InputError(f'port {port}', 'a number from 1 to 65535', 'choose one, such as 8866')
-    if (e := _bind_error(host, port)) is None: return port
-    if not isinstance(e, OSError) or isinstance(e, socket.gaierror):
-        raise InputError(f'host {host!r} ({e})', 'an address of this machine', 'use 127.0.0.1')
-    free = next((p for p in range(port+1, min(port+200, 65536)) if _bind_error(host, p) is None), None)
-    if free is None:
-        raise InputError(
-            f'{host}:{port} cannot be listened on ({e.strerror or e})',
-            'an address of this machine',
-            'use 127.0.0.1')
+    try: return free_port(port, host)
+    except (OSError, TypeError, UnicodeError) as e: why = e
+    try: free = free_port(0, host)
+    except (OSError, TypeError, UnicodeError):
+        raise InputError(f'host {host!r} ({why})', 'an address of this machine', 'use 127.0.0.1') from why
     raise InputError(
-        f'port {port} cannot be used ({e.strerror or e})',
+        f'port {port} cannot be used ({why})',
         'a free port',
-        f'use another, such as {free}, or stop what runs there')
+        f'use another, such as {free}, or stop what runs there') from why
 
 # %% ../../nbs/ship/05_app.ipynb #36f974fa
 def voila_command(

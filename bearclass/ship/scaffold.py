@@ -4,7 +4,7 @@
 
 # %% ../../nbs/ship/09_scaffold.ipynb #a43754e2
 from __future__ import annotations
-import ast, json, os, re, shutil, socket, subprocess, sys, tempfile
+import ast, json, os, re, shutil, subprocess, sys, tempfile
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from .. import __version__
 from ..core import (BearclassError, DependencyError, InputError, MissingError, listed, markdown_text,
                             new_folder, one_line, read_notebook, static_text, static_texts, write_files)
 from .answer import megabytes, title_for, verdict
-from .app import app_notebook, binder_url, voila_config, wait_until_up
+from .app import app_notebook, binder_url, free_port, voila_config, wait_until_up
 from .predictor import Predictor, check_one_class
 
 # %% auto #0
@@ -191,16 +191,11 @@ def _fresh_python(folder, app, env):
     return python
 
 # %% ../../nbs/ship/09_scaffold.ipynb #d6c4491c
-def _free_port():
-    with socket.socket() as s:
-        s.bind(('127.0.0.1', 0))
-        return s.getsockname()[1]
-
 @contextmanager
 def _served(python, app, env):
     "(address, process) of the page."
     import psutil   # comes with ipykernel
-    port,log = _free_port(), app.parent/'voila.log'
+    port,log = free_port(), app.parent/'voila.log'
     cmd = [str(python), '-m', 'voila', 'app.ipynb', f'--port={port}', '--Voila.ip=127.0.0.1']
     with open(log, 'wb') as out: server = psutil.Popen(cmd, cwd=app, env=env, stdout=out, stderr=subprocess.STDOUT)
     try:
