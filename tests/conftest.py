@@ -123,6 +123,58 @@ def small_bundle(tmp_path_factory):
     return COMMITTED if COMMITTED.is_dir() else colour_bundle(tmp_path_factory.mktemp('model')/'bundle')
 
 
+class Crash(BaseException): "The power fails."
+
+CALLS = 'link unlink rename replace mkdir rmdir fsync write utime chmod'.split()
+
+def crashing(monkeypatch, at):
+    "The power fails at a file system call: before it where `at` is even, after it where odd. A write is cut in half."
+    count = [0]
+    def wrap(name, f):
+        def call(*args, **kw):
+            k = count[0]
+            count[0] += 1
+            if k<at//2: return f(*args, **kw)
+            if k>at//2: raise Crash   # nothing happens after the end
+            if name=='write': f(args[0], bytes(args[1])[:len(args[1])//2])
+            elif at%2: f(*args, **kw)
+            raise Crash
+        return call
+    for name in CALLS: monkeypatch.setattr(os, name, wrap(name, getattr(os, name)))
+    real = shutil.copyfileobj
+    def half(a, b, *more):   # a copy is cut in half, too
+        k = count[0]
+        count[0] += 1
+        if k<at//2: return real(a, b, *more)
+        if k==at//2: b.write(a.read()[:2])
+        raise Crash
+    monkeypatch.setattr(shutil, 'copyfileobj', half)
+
+
+def no_links(src, dst): raise OSError(95, 'Operation not supported')
+
+
+def crashes(tmp_path, monkeypatch, prepare, act, finished, made, tree, whole):
+    "Crash `act` at every call, check that nothing is lost, run it again, and check the end; gives how many there are."
+    for at in range(2000):
+        root = tmp_path/f'{at}/bears'
+        made(root)
+        before = tree(root)
+        known = prepare(root)
+        with monkeypatch.context() as m:
+            crashing(m, at)
+            try: act(root, known)
+            except Crash: ended = False
+            else: ended = True
+        whole(root, before)
+        act(root, known)
+        whole(root, before)
+        finished(root, before)
+        shutil.rmtree(tmp_path/str(at))
+        if ended: return at
+    raise AssertionError('never came to its end')
+
+
 def here_env(**kw):
     "This environment for a process that runs in another folder."
     path = os.pathsep.join(os.path.abspath(p) for p in os.environ.get('PYTHONPATH', '').split(os.pathsep) if p)

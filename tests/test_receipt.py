@@ -35,15 +35,6 @@ def edited(path, to, change):
     return to
 
 
-def test_a_run_agrees_with_its_receipt(run):
-    path,bundle,root = run
-    assert read_receipt(path)['facts']['n']==12
-    assert {*found(*run).values()}=={'agrees'}
-    alone = found(path)
-    assert {what for what,f in alone.items() if f=='agrees'}=={'file', 'n', 'wrong', 'low', 'high', 'versions'}
-    assert {*alone.values()}=={'agrees', 'not checked'}
-
-
 def test_a_learner_has_one_too(run, tmp_path, one_thread):
     "Its data are both sides of the split: the whole folder."
     from bearclass.learn.blocks import from_folder

@@ -30,11 +30,6 @@ def put_away(tmp_path_factory):
     return root
 
 
-def test_as_good_is_accepted(model, put_away):
-    night = judge(model, model, put_away)
-    assert night.accepted and night.table.n.tolist()==[8, 8, 8] and not night.table.lost.any()
-
-
 def test_worse_is_refused_with_its_evidence(model, put_away, tmp_path):
     worse = told_what_it_learnt(tmp_path/'worse', vocab=('green', 'red', 'blue'))
     night = judge(model, worse, put_away)

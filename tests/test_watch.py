@@ -1,5 +1,5 @@
 "The log of a model's answers: many writers, a disk that fills up, lines from a stranger."
-import errno, json, os, subprocess, sys, warnings
+import errno, json, os, subprocess, sys
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np, pytest
@@ -84,16 +84,6 @@ def test_a_strangers_log_is_data(tmp_path_factory, changes, tail):
     assert len(rows)+bad==len(lines)+len([l for l in tail.split(b'\n') if l.strip()])
     assert rows.confidence.between(0, 1).all() and np.isfinite(rows['size'].astype(float)).all()
     assert not watch_report(log, log).drifts
-
-
-def test_a_page_of_a_strangers_log_shows_text(tmp_path):
-    label = '</li><script>alert(1)</script>$\\frac{1'
-    log = tmp_path/'log.jsonl'
-    log.write_text('\n'.join(json.dumps({**good, 'label': label, 'width': 1e6*(i%2) or 1}) for i in range(200)))
-    with warnings.catch_warnings():
-        warnings.simplefilter('error', RuntimeWarning)
-        page = watch_report(log).save(tmp_path/'page.html').read_text()
-    assert '<script' not in page and '&lt;script&gt;' in page
 
 
 @needs('bears')
