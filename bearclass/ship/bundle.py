@@ -11,6 +11,7 @@ from dataclasses import replace as changed
 from datetime import datetime, timezone
 from hashlib import sha256
 from importlib.metadata import version
+from itertools import zip_longest
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING
@@ -198,8 +199,7 @@ def pick_golden(
     "A few pictures that between them show as many classes as possible."
     by = {}
     for f,l in zip(files, labels): by.setdefault(l, []).append(Path(f))
-    rounds = max(map(len, by.values()), default=0)
-    return [fs[i] for i in range(rounds) for fs in by.values() if i<len(fs)][:n]
+    return [f for row in zip_longest(*by.values()) for f in row if f][:n]
 
 def _small_png(file, size):
     "The picture as PNG bytes, its longer side a quarter more than the network's input."
