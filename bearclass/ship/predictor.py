@@ -305,7 +305,9 @@ class Predictor:
         image, # Path, bytes, open file, Pillow image, array, or the value of an upload widget
     ) -> Prediction:
         "What is in this picture?"
-        return self._predictions(self.preprocess(image)[None])[0]
+        answer, = self.predict_batch([image])
+        if isinstance(answer, Exception): raise answer
+        return answer
 
     def _predictions(self, x):
         return [self._prediction(p, d) for p,d in zip(*self._answers(x))]
@@ -328,15 +330,22 @@ class Predictor:
         return out
 
     def _one_batch(self, images):
-        res = [self._try_preprocess(o) for o in images]
-        good = [i for i,r in enumerate(res) if isinstance(r, np.ndarray)]
-        if good:
-            for i,p in zip(good, self._predictions(np.stack([res[i] for i in good]))): res[i] = p
+        res = [self._opened(o) for o in images]
+        good = [i for i,r in enumerate(res) if not isinstance(r, Exception)]
+        if not good: return res
+        for i,answer in zip(good, self._predictions(np.stack([res[i][0] for i in good]))):
+            self.note(answer, res[i][1])
+            res[i] = answer
         return res
 
-    def _try_preprocess(self, image):
-        try: return self.preprocess(image)
+    def _opened(self, image):
+        try:
+            img = open_rgb(image)
+            return self.preprocess(img), self.look(img)
         except (InputError, MissingError) as e: return e
+
+    def look(self, img): "What `note` wants to know of an opened picture: here nothing."
+    def note(self, answer, seen): "Called with each answer, and what `look` has seen: here for nothing."
 
     def _read_bank(self):
         b = self.bundle
