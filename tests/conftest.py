@@ -176,6 +176,11 @@ def crashes(tmp_path, monkeypatch, prepare, act, finished, made, tree, whole):
     raise AssertionError('never came to its end')
 
 
+def tree(root):
+    "{path: content} of all files below a folder."
+    return {f.relative_to(root).as_posix(): f.read_bytes() for f in sorted(root.rglob('*')) if f.is_file()}
+
+
 def here_env(**kw):
     "This environment for a process that runs in another folder."
     path = os.pathsep.join(os.path.abspath(p) for p in os.environ.get('PYTHONPATH', '').split(os.pathsep) if p)

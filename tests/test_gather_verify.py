@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from conftest import REAL, crashes, needs, no_links
+from conftest import REAL, crashes, needs, no_links, tree
 
 import bearclass.gather.quarantine as aside
 from bearclass.core import InputError, MissingError
@@ -186,8 +186,6 @@ def test_what_cannot_be_read(tmp_path, monkeypatch):
     assert (r['reason'], r['detail'], r['ok']) == ('unreadable', 'Permission denied', False)
 
 # --- the quarantine --------------------------------------------------------------------------------------------------
-
-def tree(root): return {f.relative_to(root).as_posix(): f.read_bytes() for f in sorted(root.rglob('*')) if f.is_file()}
 
 def dataset(root):
     "Two classes of ten, one broken in each, with the same name."
