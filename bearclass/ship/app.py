@@ -23,7 +23,7 @@ if TYPE_CHECKING: from ipywidgets import VBox
 # %% auto #0
 __all__ = ['APP_NOTEBOOK', 'show_answers', 'take_upload', 'classifier_app', 'app_from_bundle', 'voila_config', 'server_config',
            'write_server_config', 'app_notebook', 'write_page', 'write_app_folder', 'is_loopback', 'free_port',
-           'check_port', 'voila_command', 'wait_until_up', 'serve_app', 'binder_url']
+           'check_port', 'voila_command', 'running_voila', 'serve_app', 'binder_url']
 
 # %% ../../nbs/ship/05_app.ipynb #4b6bfa94
 def _css(text): return re.sub(r'[^a-zA-Z0-9 ]', lambda c: f'\\{ord(c[0]):x} ', text)
@@ -351,13 +351,8 @@ def _address(host, port, token=None):
     return f'http://{host}:{port}/' + (f'?token={quote(token)}' if token else '')
 
 # %% ../../nbs/ship/05_app.ipynb #c2d4c21a
-def wait_until_up(
-    proc,                 # Process that will listen
-    port:int,             # On this port
-    log:Path,             # File that has what it says
-    host:str='127.0.0.1', # On this address
-) -> None:
-    "Return when a Voila can be reached; raise with its last words when it cannot."
+def _wait_until_up(proc, host, port, log):
+    "Return when the server answers; raise with its last words when it does not."
     end = time.monotonic()+300
     while proc.poll() is None and time.monotonic()<end:
         try: return socket.create_connection((_reached(host), port), timeout=1).close()
@@ -379,6 +374,25 @@ def _stop(proc):
         proc.wait()
 
 @contextmanager
+def running_voila(
+    cmd:list,             # Command, as from `voila_command`
+    folder:Path,          # To run it in
+    env:dict,             # Its environment
+    log:Path,             # File for what it says
+    port:int,             # On which it will listen
+    host:str='127.0.0.1', # Where
+    verbose:bool=False,   # Whether to show what it says instead
+):
+    "`with running_voila(...) as process:` it can be reached; afterwards it and its kernels are gone."
+    with open(log, 'wb') as out:
+        said = {} if verbose else dict(stdout=out, stderr=subprocess.STDOUT)
+        proc = subprocess.Popen(cmd, cwd=folder, env=env, **said)
+        try:
+            _wait_until_up(proc, host, port, log)
+            yield proc
+        finally: _stop(proc)
+
+@contextmanager
 def _sigterm_as_interrupt():
     "Inside, a request to end counts as Ctrl-C, so that everything is cleaned up."
     if threading.current_thread() is not threading.main_thread():
@@ -391,20 +405,16 @@ def _sigterm_as_interrupt():
 # %% ../../nbs/ship/05_app.ipynb #2d4af895
 def _serve_folder(folder, run, port, host, url, open_browser, verbose, feedback):
     "Run Voila until it is stopped."
-    log = run/'voila.log'
-    with open(log, 'wb') as out:
-        said = {} if verbose else dict(stdout=out, stderr=subprocess.STDOUT)
-        proc = subprocess.Popen(voila_command(port, host), cwd=folder, env=_voila_env(run, feedback), **said)
-        try:
-            wait_until_up(proc, port, log, host)
+    cmd,env = voila_command(port, host),_voila_env(run, feedback)
+    try:
+        with running_voila(cmd, folder, env, run/'voila.log', port, host, verbose) as proc:
             print(f'The page is at {url}\nStop it with Ctrl-C.', flush=True)
             if open_browser: webbrowser.open(url)
             raise BearclassError(
                 f'Voila ended by itself with status {proc.wait()}',
                 'a running server',
                 'call serve_app with verbose=True to see why')
-        except KeyboardInterrupt: print('\nStopped.', flush=True)
-        finally: _stop(proc)
+    except KeyboardInterrupt: print('\nStopped.', flush=True)
 
 # %% ../../nbs/ship/05_app.ipynb #bc1c2895
 def serve_app(

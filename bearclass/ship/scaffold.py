@@ -6,7 +6,7 @@
 from __future__ import annotations
 import ast, json, os, re, shutil, subprocess, sys, tempfile
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, packages_distributions, version
 from importlib.resources import files
@@ -17,7 +17,7 @@ from .. import __version__
 from ..core import (BearclassError, DependencyError, InputError, MissingError, listed, markdown_text,
                             new_folder, one_line, read_notebook, static_text, static_texts, write_files)
 from .answer import megabytes, title_for, verdict
-from .app import app_notebook, binder_url, free_port, voila_config, wait_until_up
+from .app import app_notebook, binder_url, free_port, running_voila, voila_config
 from .predictor import Predictor, check_one_class
 
 # %% auto #0
@@ -194,23 +194,16 @@ def _fresh_python(folder, app, env):
 @contextmanager
 def _served(python, app, env):
     "(address, process) of the page."
-    import psutil   # comes with ipykernel
-    port,log = free_port(), app.parent/'voila.log'
+    port = free_port()
     cmd = [str(python), '-m', 'voila', 'app.ipynb', f'--port={port}', '--Voila.ip=127.0.0.1']
-    with open(log, 'wb') as out: server = psutil.Popen(cmd, cwd=app, env=env, stdout=out, stderr=subprocess.STDOUT)
-    try:
-        wait_until_up(server, port, log)
-        yield f'http://127.0.0.1:{port}/', server
-    finally:
-        tree = [server, *server.children(recursive=True)] if server.poll() is None else []
-        for p in tree:   # it first, or it would start its children again
-            with suppress(psutil.NoSuchProcess): p.kill()
-        server.wait()
+    with running_voila(cmd, app, env, app.parent/'voila.log', port) as server: yield f'http://127.0.0.1:{port}/', server
 
 # %% ../../nbs/ship/09_scaffold.ipynb #b390416c
 def _memory(server):
     "Bytes of Voila, and of the largest Python it has started."
-    return server.memory_info().rss, max(p.memory_info().rss for p in server.children(recursive=True))
+    import psutil   # comes with ipykernel
+    voila = psutil.Process(server.pid)
+    return voila.memory_info().rss, max(p.memory_info().rss for p in voila.children(recursive=True))
 
 def _ask(url, picture, server):
     "What the page says in Chromium, and the memory meanwhile; `None` without Chromium."
