@@ -1,10 +1,10 @@
 "The app without a browser: what it shows, what it serves, and what it refuses."
-import re, signal, socket, subprocess, sys, urllib.request
+import re, signal, sys, urllib.request
 from pathlib import Path
 from types import SimpleNamespace
 import pytest
 from conftest import ROOT, end, free_port, here_env, png, serving
-from bearclass.core import BearclassError, InputError, MissingError
+from bearclass.core import BearclassError
 from bearclass.samples.datasets import draw_bears
 from bearclass.ship import app as A
 from bearclass.ship.answer import MAX_MESSAGE
@@ -64,15 +64,6 @@ def test_make_lab_takes_large_photos():
     server = ServerApp()
     server.parse_command_line([''.join(option)])
     assert server.tornado_settings==dict(websocket_max_message_size=MAX_MESSAGE)
-
-def test_refusals_start_nothing(colours, tmp_path, monkeypatch):
-    monkeypatch.setattr(subprocess, 'Popen', None)
-    monkeypatch.setattr('tempfile.tempdir', str(tmp_path))
-    with pytest.raises(MissingError, match='no folder'): A.serve_app(tmp_path/'gone')
-    with pytest.raises(InputError, match='1 to 65535'): A.serve_app(colours, port=0)
-    with socket.create_server(('127.0.0.1', 0)) as s, pytest.raises(InputError, match='use another, such as'):
-        A.serve_app(colours, port=s.getsockname()[1])
-    assert listing(tmp_path)==[]
 
 def test_a_server_that_dies_says_why(colours, monkeypatch, capsys):
     dies = [sys.executable, '-c', 'print("the reason"); raise SystemExit(3)']
