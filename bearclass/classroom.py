@@ -4,17 +4,17 @@
 
 # %% ../nbs/classroom.ipynb #dfce863b
 from __future__ import annotations
-import re, shutil, subprocess, sys
+import shutil, subprocess, sys
 from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, distribution
 from importlib.resources import files
 from pathlib import Path
-from string import Template
 from zipfile import ZIP_DEFLATED, ZipFile
 from packaging.markers import default_environment
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
-from .core import DependencyError, InputError, MissingError, door, file_sha256, new_folder, static_text
+from .core import (
+    DependencyError, InputError, MissingError, door, file_sha256, new_folder, static_texts, write_files)
 from .gather.cassette import Cassette
 
 # %% auto #0
@@ -80,9 +80,7 @@ def _pack_ourselves(folder):
 def _write_papers(folder, room):
     "What learners read and run, and the list of checksums."
     words = dict(python=f'{sys.version_info[0]}.{sys.version_info[1]}', room=room, gigabytes=f'{room/1e9:.1f}')
-    parts = re.split(r'^==> (.+) <==\n', static_text('classroom.txt'), flags=re.M)[1:]
-    for name,text in zip(parts[::2], parts[1::2]):
-        (folder/name).write_text(Template(text).substitute(words), encoding='utf-8')
+    write_files(folder, static_texts('classroom.txt', **words))
     files = sorted(f for f in folder.rglob('*') if f.is_file())
     sums = ''.join(f'{file_sha256(f)}  {f.relative_to(folder).as_posix()}\n' for f in files)
     (folder/'SHA256SUMS').write_bytes(sums.encode())

@@ -10,11 +10,13 @@ from contextlib import contextmanager
 from functools import wraps
 from numbers import Integral, Real
 from pathlib import Path
+from string import Template
 
 # %% auto #0
 __all__ = ['BearclassError', 'InputError', 'MissingError', 'OfflineError', 'DependencyError', 'BundleError', 'count_of', 'listed',
            'one_line', 'markdown_text', 'door', 'check_columns', 'why_no_label', 'bars_wanted', 'progress',
-           'is_offline', 'file_sha256', 'write_atomic', 'new_folder', 'static_text', 'user_cache', 'cache_folder']
+           'is_offline', 'file_sha256', 'write_atomic', 'new_folder', 'write_files', 'read_notebook', 'static_text',
+           'static_texts', 'user_cache', 'cache_folder']
 
 # %% ../nbs/core.ipynb #73e31d7a
 class BearclassError(Exception):
@@ -267,7 +269,7 @@ def new_folder(
         raise InputError(
             f'{str(path)!r} already exists',
             'a new name',
-            'choose another name, move it away, or pass `replace=True`')
+            'choose another name, or move that away')
     path.parent.mkdir(parents=True, exist_ok=True)
     tmp = Path(tempfile.mkdtemp(dir=path.parent, prefix=f'.{path.name}.'))
     try:
@@ -291,12 +293,47 @@ def _swap_in(tmp, path):
         raise
     shutil.rmtree(aside.parent, ignore_errors=True)
 
+# %% ../nbs/core.ipynb #57a1c9e0
+def write_files(
+    folder:Path, # Folder, which must exist; those in it are made
+    files:dict,  # {name, with `/`: content as bytes, or text as UTF-8}
+) -> None:
+    "Write what a new folder holds."
+    for name,data in files.items():
+        path = folder/name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data.encode() if isinstance(data, str) else data)
+
+# %% ../nbs/core.ipynb #57a1c9e3
+def read_notebook(
+    path:str|Path, # File that Jupyter has saved
+) -> dict: # A `NotebookNode` of format 4; its cells have a source
+    "A notebook, or an error that says that it is none."
+    import nbformat   # here, for few need it
+    try:
+        nb = nbformat.read(path, as_version=4)
+        if all(isinstance(c.source, str) for c in nb.cells): return nb
+    except (OSError, ValueError, AttributeError, nbformat.ValidationError): pass
+    raise InputError(
+        f'{str(path)!r} cannot be read as a notebook',
+        'a file that Jupyter has saved',
+        'look at its name, and open it there')
+
 # %% ../nbs/core.ipynb #c6279b4c
 def static_text(
     name:str, # File in the package's folder `static`, such as `clean_page.css`
 ) -> str: # Lines end in `\n`, whatever the system
     "A style sheet, script or piece of HTML that comes with the package."
     return (Path(__file__).parent/'static'/name).read_text(encoding='utf-8')
+
+# %% ../nbs/core.ipynb #57a1c9e1
+def static_texts(
+    name:str, # File in `static` with several texts, each below `==> its name <==`
+    **words,  # What `$word` in them stands for
+) -> dict[str, str]: # {name: text}
+    "Papers that come with the package, filled in."
+    parts = re.split(r'^==> (.+) <==\n', static_text(name), flags=re.M)[1:]
+    return {n: Template(text).substitute(words) for n,text in zip(parts[::2], parts[1::2])}
 
 # %% ../nbs/core.ipynb #549bb42f
 def user_cache() -> Path: # Folder, whether it exists or not

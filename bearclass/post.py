@@ -7,7 +7,7 @@ from __future__ import annotations
 import json, re, shutil
 from datetime import date
 from pathlib import Path
-from .core import InputError, new_folder
+from .core import new_folder, read_notebook, write_files
 
 # %% auto #0
 __all__ = ['blog_post']
@@ -22,13 +22,7 @@ def _tidy(out):
 
 def _read(notebook):
     "A notebook without what is not for readers."
-    import nbformat
-    try: nb = nbformat.read(notebook, as_version=4)
-    except (OSError, ValueError, AttributeError) as e:
-        raise InputError(
-            f'{str(notebook)!r} cannot be read as a notebook',
-            'a file that Jupyter has saved',
-            'look at its name, and open it there') from e
+    nb = read_notebook(notebook)
     nb.cells = [c for c in nb.cells if not re.match(r'#\|\s*(hide|default_exp)', c.source)]
     for c in nb.cells:
         if 'outputs' in c: c.outputs = list(filter(None, map(_tidy, c.outputs)))
@@ -56,10 +50,9 @@ def blog_post(
     head = f'---\ntitle: {json.dumps(title, ensure_ascii=False)}\ndate: {date.today()}\n---\n'
     text = text.replace(f'# {title}\n', '', 1).replace(str(Path.home()), '~')
     with new_folder(folder) as tmp:
-        for name,data in made['outputs'].items(): (tmp/name).write_bytes(data)
         for there in set(re.findall(r'!\[[^]]*\]\(([^):\s]+)\)', text)) - {*made['outputs']}:
             if not (notebook.parent/there).is_file(): continue
             shutil.copy(notebook.parent/there, tmp)
             text = text.replace(f'({there})', f'({Path(there).name})')
-        (tmp/'index.md').write_text(head+text, encoding='utf-8')
+        write_files(tmp, made['outputs'] | {'index.md': head+text})
     return folder/'index.md'

@@ -34,7 +34,7 @@ def _facts(answers, p, root):
     low,high = (round(float(o), 4) for o in wilson_interval(wrong, n))
     facts = dict(n=n, wrong=wrong, low=low, high=high)
     facts['versions'] = ', '.join(f'{name} {version(name)}' for name in ('bearclass', 'torch', 'fastai'))
-    if p: facts['model'] = sha256(p.bundle.files['MANIFEST.json']).hexdigest()[:16]   # as `inspect_bundle` prints it
+    if p: facts['model'] = p.bundle.fingerprint   # as `inspect_bundle` prints it
     if not root: return facts
     df = check_images(root)
     at = {content_sha256(f)[:16]: f for f in df.path[df.ok.astype(bool)]}

@@ -1,5 +1,5 @@
 "What tests share: a small exported model, the app as a running server, and a page in a real Chromium."
-import hashlib, json, os, random, shutil, signal, socket, subprocess, sys, time
+import hashlib, io, json, os, random, shutil, signal, socket, subprocess, sys, time
 from contextlib import contextmanager
 from pathlib import Path
 import numpy as np
@@ -55,19 +55,19 @@ def one_thread():
     torch.set_num_threads(n)
 
 
-def seal(path):
-    "Write the manifest of a bundle anew, as its maker would."
+def seal(path, **about):
+    "Write the manifest of a bundle anew, as its maker would; `about`: more that it says."
     sha = lambda data: hashlib.sha256(data).hexdigest()
     for name in 'MANIFEST.json', 'MANIFEST.sha256': (path/name).unlink(missing_ok=True)
     files = {
         f.relative_to(path).as_posix(): dict(bytes=f.stat().st_size, sha256=sha(f.read_bytes()))
         for f in path.rglob('*') if f.is_file()}
-    (path/'MANIFEST.json').write_text(json.dumps(dict(format=1, files=files)))
+    (path/'MANIFEST.json').write_text(json.dumps(dict(format=1, files=files, **about)))
     (path/'MANIFEST.sha256').write_text(sha((path/'MANIFEST.json').read_bytes()))
     return path
 
 
-def colour_bundle(path, vocab=('red', 'green', 'blue')):
+def colour_bundle(path, vocab=('red', 'green', 'blue'), **about):
     "A bundle made by hand in a blink: its model calls a picture by its strongest colour."
     from onnx import TensorProto, helper
     path.mkdir(parents=True)
@@ -85,13 +85,100 @@ def colour_bundle(path, vocab=('red', 'green', 'blue')):
     Image.new('RGB', (8, 8), 'red').save(path/'golden/0.png')
     e = np.exp(np.array([1, 0, 0])/.25)
     (path/'golden/golden.json').write_text(json.dumps(dict(pictures=[dict(file='0.png', probs=list(e/e.sum()))])))
-    return seal(path)
+    return seal(path, **about)
+
+
+def png(colour='lime', size=(40, 30)):
+    "A picture as a file's bytes."
+    buf = io.BytesIO()
+    Image.new('RGB', size, colour).save(buf, 'PNG')
+    return buf.getvalue()
+
+
+@pytest.fixture(scope='session')
+def colours(tmp_path_factory):
+    "The path of such a bundle."
+    return colour_bundle(tmp_path_factory.mktemp('colours')/'bundle')
+
+
+@pytest.fixture(scope='session')
+def reds(tmp_path_factory):
+    "A predictor of reds, greens and blues that has learnt from reds alone."
+    import onnx
+    from bearclass.ship.predictor import Predictor
+    from bearclass.ship.unknown import fit_bank
+    bundle = colour_bundle(tmp_path_factory.mktemp('reds')/'bundle')
+    model = onnx.load(bundle/'model.onnx')
+    model.graph.node.append(onnx.helper.make_node('Identity', ['logits'], ['features']))
+    model.graph.output.append(onnx.helper.make_tensor_value_info('features', onnx.TensorProto.FLOAT, ['batch', 3]))
+    onnx.save(model, bundle/'model.onnx')
+    learnt = np.random.default_rng(0).uniform([.7, 0, 0], [1, .3, .1], (60, 3))
+    (bundle/'unknown.safetensors').write_bytes(fit_bank(learnt).to_bytes())
+    return Predictor(seal(bundle))
 
 
 @pytest.fixture(scope='session')
 def small_bundle(tmp_path_factory):
     "The model that is committed beside the app, or one made by hand where there is none."
     return COMMITTED if COMMITTED.is_dir() else colour_bundle(tmp_path_factory.mktemp('model')/'bundle')
+
+
+class Crash(BaseException): "The power fails."
+
+CALLS = 'link unlink rename replace mkdir rmdir fsync write utime chmod'.split()
+
+def crashing(monkeypatch, at):
+    "The power fails at a file system call: before it where `at` is even, after it where odd. A write is cut in half."
+    count = [0]
+    def wrap(name, f):
+        def call(*args, **kw):
+            k = count[0]
+            count[0] += 1
+            if k<at//2: return f(*args, **kw)
+            if k>at//2: raise Crash   # nothing happens after the end
+            if name=='write': f(args[0], bytes(args[1])[:len(args[1])//2])
+            elif at%2: f(*args, **kw)
+            raise Crash
+        return call
+    for name in CALLS: monkeypatch.setattr(os, name, wrap(name, getattr(os, name)))
+    real = shutil.copyfileobj
+    def half(a, b, *more):   # a copy is cut in half, too
+        k = count[0]
+        count[0] += 1
+        if k<at//2: return real(a, b, *more)
+        if k==at//2: b.write(a.read()[:2])
+        raise Crash
+    monkeypatch.setattr(shutil, 'copyfileobj', half)
+
+
+def no_links(src, dst): raise OSError(95, 'Operation not supported')
+
+
+def crashes(tmp_path, monkeypatch, prepare, act, finished, made, tree, whole):
+    "Crash `act` at every call, check that nothing is lost, run it again, and check the end; gives how many there are."
+    monkeypatch.setattr(os, 'fsync', lambda fd: None)   # it is played: nobody has to wait for the disk
+    for at in range(2000):
+        root = tmp_path/f'{at}/bears'
+        made(root)
+        before = tree(root)
+        known = prepare(root)
+        with monkeypatch.context() as m:
+            crashing(m, at)
+            try: act(root, known)
+            except Crash: ended = False
+            else: ended = True
+        whole(root, before)
+        act(root, known)
+        whole(root, before)
+        finished(root, before)
+        shutil.rmtree(tmp_path/str(at))
+        if ended: return at
+    raise AssertionError('never came to its end')
+
+
+def tree(root):
+    "{path: content} of all files below a folder."
+    return {f.relative_to(root).as_posix(): f.read_bytes() for f in sorted(root.rglob('*')) if f.is_file()}
 
 
 def here_env(**kw):

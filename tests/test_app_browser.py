@@ -1,5 +1,6 @@
 "The app as a visitor meets it: in a real Chromium, on this machine and as on Binder."
 import os, shutil, subprocess, sys, urllib.request
+from contextlib import contextmanager
 import numpy as np
 import pytest
 from PIL import Image
@@ -162,18 +163,23 @@ def binder(tmp_path_factory, small_bundle):
     shutil.rmtree(repo/'bearclass')   # what runs from here on is what was installed
     return repo, venv, env
 
+@contextmanager
+def jupyter(venv, link, folder, env):
+    "The address of what Binder's link shows, on a server such as Binder starts."
+    port = free_port()
+    cmd = [venv/'bin/python', '-m', 'jupyter_server', '--no-browser', '--allow-root', '--ip=127.0.0.1',
+           f'--port={port}', '--IdentityProvider.token=binder']
+    with started(cmd, port, cwd=folder, env=env):
+        yield f"http://127.0.0.1:{port}/{link.split('urlpath=')[1]}?token=binder"
+
 @pytest.mark.slow
 def test_binder(binder, browser_page, photo, screenshots):
     repo,venv,env = binder
     heavy = ("import importlib.util as u; "
              "print([m for m in 'torch torchvision fastai fastcore pandas matplotlib onnx'.split() if u.find_spec(m)])")
     assert run([venv/'bin/python', '-c', heavy], cwd=repo, env=env).stdout.strip() == '[]'
-    port = free_port()
-    cmd = [venv/'bin/python', '-m', 'jupyter_server', '--no-browser', '--allow-root', '--ip=127.0.0.1',
-           f'--port={port}', '--IdentityProvider.token=binder']
-    link = A.binder_url('someone', 'bearclass').split('urlpath=')[1]
-    with started(cmd, port, cwd=repo, env=env):
-        visit(browser_page, f'http://127.0.0.1:{port}/{link}?token=binder')
+    with jupyter(venv, A.binder_url('someone', 'bearclass'), repo, env) as url:
+        visit(browser_page, url)
         upload(browser_page, photo)
         assert label(browser_page) == expected(repo/'nbs/app/bundle', photo)
         browser_page.screenshot(path=screenshots/'app_binder.png')
@@ -197,12 +203,9 @@ def test_a_repository_of_its_own_on_binder(binder, small_bundle, browser_page, p
     (venv/'etc/jupyter/jupyter_server_config.json').unlink()
     got = run(['bash', 'binder/postBuild'], cwd=app, env=env)
     assert got.returncode==0 and 'jupyter_server_config.json' in got.stdout, got.stdout[-2000:]
-    port = free_port()
-    cmd = [venv/'bin/python', '-m', 'jupyter_server', '--no-browser', '--allow-root', '--ip=127.0.0.1',
-           f'--port={port}', '--IdentityProvider.token=binder']
     link = A.binder_url('ada', 'app', notebook='app.ipynb')
     assert link in (app/'README.md').read_text(encoding='utf-8')
-    with started(cmd, port, cwd=app, env=env):
-        visit(browser_page, f"http://127.0.0.1:{port}/{link.split('urlpath=')[1]}?token=binder")
+    with jupyter(venv, link, app, env) as url:
+        visit(browser_page, url)
         upload(browser_page, photo)
         assert label(browser_page) == expected(small_bundle, photo)

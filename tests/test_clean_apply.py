@@ -1,10 +1,11 @@
 "Moving pictures as decided: a crash at every file system call, hostile names and journals, full disks, two processes."
 import os, random, shutil, subprocess, sys
 from collections import Counter
+from functools import partial
 from pathlib import Path
 
 import pytest
-from conftest import here_env
+from conftest import Crash, crashes, crashing, here_env, no_links
 
 from bearclass import moves
 from bearclass.core import InputError
@@ -66,57 +67,12 @@ def is_applied(root):
 
 # --- crashes ---------------------------------------------------------------------------------------------------------
 
-class Crash(BaseException): "The power fails."
-
-CALLS = 'link unlink rename replace mkdir rmdir fsync write utime chmod'.split()
-
-def crashing(monkeypatch, at):
-    "The power fails at a file system call: before it where `at` is even, after it where odd. A write is cut in half."
-    count = [0]
-    def wrap(name, f):
-        def call(*args, **kw):
-            k = count[0]
-            count[0] += 1
-            if k<at//2: return f(*args, **kw)
-            if k>at//2: raise Crash   # nothing happens after the end
-            if name=='write': f(args[0], bytes(args[1])[:len(args[1])//2])
-            elif at%2: f(*args, **kw)
-            raise Crash
-        return call
-    for name in CALLS: monkeypatch.setattr(os, name, wrap(name, getattr(os, name)))
-    real = shutil.copyfileobj
-    def half(a, b, *more):   # a copy is cut in half, too
-        k = count[0]
-        count[0] += 1
-        if k<at//2: return real(a, b, *more)
-        if k==at//2: b.write(a.read()[:2])
-        raise Crash
-    monkeypatch.setattr(shutil, 'copyfileobj', half)
-
-def no_links(src, dst): raise OSError(95, 'Operation not supported')
-
 def nothing_lost(root, before):
     "Every content is there under a picture's name, whole; no picture's name holds anything else."
     there = {d for d, _ in both(root)}
     assert there=={d for d, _ in before.values()}
 
-def crash_everywhere(tmp_path, monkeypatch, prepare, act, finished):
-    for at in range(2000):
-        root = dataset(tmp_path/f'{at}/bears')
-        before = tree(root)
-        known = prepare(root)
-        with monkeypatch.context() as m:
-            crashing(m, at)
-            try: act(root, known)
-            except Crash: ended = False
-            else: ended = True
-        nothing_lost(root, before)
-        act(root, known)
-        nothing_lost(root, before)
-        finished(root, before)
-        shutil.rmtree(tmp_path/str(at))
-        if ended: return at
-    raise AssertionError('never came to its end')
+crash_everywhere = partial(crashes, made=dataset, tree=tree, whole=nothing_lost)
 
 @pytest.mark.parametrize('links', (True, False))
 def test_a_crash_anywhere_while_applying(tmp_path, monkeypatch, links):

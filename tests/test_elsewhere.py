@@ -40,18 +40,6 @@ def test_triton_understands_the_configuration(vocab, model_config, tmp_path):
     assert told=={k: p.config[k] for k in 'size method zoom mean std temperature'.split()}
 
 
-def test_what_triton_would_load_answers_as_the_bundle_does(small_bundle, tmp_path):
-    "And takes as many pictures at once as it is told to."
-    import onnxruntime
-    from bearclass.ship.predictor import softmax
-    p = Predictor(small_bundle)
-    model = to_triton(small_bundle, tmp_path, 'small')
-    session = onnxruntime.InferenceSession(model/'1/model.onnx', providers=['CPUExecutionProvider'])
-    x = np.random.default_rng(0).normal(size=(32, 3, p.config['size'], p.config['size'])).astype(np.float32)
-    logits = session.run(['logits'], {'image': x})[0]
-    np.testing.assert_allclose(softmax(logits, p.config['temperature']), p.probs(x), atol=1e-6)
-
-
 @pytest.fixture(scope='module')
 def pictures(tmp_path_factory):
     root,rng = tmp_path_factory.mktemp('elsewhere')/'pictures',np.random.default_rng(0)

@@ -14,6 +14,7 @@ from bearclass.manifest import latest_rows, manifest_path
 from bearclass.gather.search import ImageResult, register_provider
 from bearclass.gather.verify import verify_images
 from bearclass.dataset import get_image_files
+from conftest import tree
 from hostile import HostileServer, jpeg
 
 LOCAL = FetchRules(allow_local=True, tries=1, read_s=2., total_s=4.)
@@ -44,9 +45,6 @@ def listed(server):
                 title=f'{term} {i}')
     yield 'loopback'
     PROVIDERS.pop('loopback', None)
-
-
-def tree(root): return {f.relative_to(root).as_posix(): f.read_bytes() for f in root.rglob('*') if f.is_file()}
 
 
 # --- the book

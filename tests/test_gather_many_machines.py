@@ -12,6 +12,7 @@ from bearclass.manifest import append_rows, latest_rows
 from bearclass.gather.many_machines import from_img2dataset, to_img2dataset
 from bearclass.gather.forget import forget_key, forgotten_path
 from bearclass.gather.search import ImageResult
+from conftest import tree
 from hostile import HostileServer, jpeg
 
 LOCAL = FetchRules(allow_local=True, tries=1, read_s=2, connections=8)
@@ -38,7 +39,6 @@ def shard(folder, ns, stem='00000', **kw):
     return folder
 
 
-def tree(root): return {f.relative_to(root).as_posix(): f.read_bytes() for f in root.rglob('*') if f.is_file()}
 def pictures(root): return {n: b for n,b in tree(root).items() if not n.endswith('.jsonl')}
 def whole(r): return r.saved+r.duplicate+r.failed==r.addresses and sum(r.reasons.values())==r.duplicate+r.failed
 

@@ -12,6 +12,7 @@ from bearclass.gather.credits import credits_text, write_credits
 from bearclass.gather.datasheet import OPEN, datasheet
 from bearclass.gather.forget import forget, forgotten_path, is_forgotten
 from bearclass.manifest import append_rows, manifest_path
+from conftest import tree
 
 BY = 'https://creativecommons.org/licenses/by/4.0/'
 
@@ -40,9 +41,6 @@ def root(tmp_path):
     root = tmp_path/'bears'
     for i,label in enumerate(['black', 'black', 'grizzly', 'teddy']): add(root, label, i)
     return root
-
-
-def tree(top): return {f.relative_to(top).as_posix(): f.read_bytes() for f in sorted(top.rglob('*')) if f.is_file()}
 
 
 # credits

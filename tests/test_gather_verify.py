@@ -1,11 +1,12 @@
 "Looking at files and setting them aside: odd pictures, spoilt copies of every format, a crash at every step of a move."
 import io, itertools, json, os, shutil
+from functools import partial
 from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from conftest import REAL, needs
+from conftest import REAL, crashes, needs, no_links, tree
 
 import bearclass.gather.quarantine as aside
 from bearclass.core import InputError, MissingError
@@ -186,8 +187,6 @@ def test_what_cannot_be_read(tmp_path, monkeypatch):
 
 # --- the quarantine --------------------------------------------------------------------------------------------------
 
-def tree(root): return {f.relative_to(root).as_posix(): f.read_bytes() for f in sorted(root.rglob('*')) if f.is_file()}
-
 def dataset(root):
     "Two classes of ten, one broken in each, with the same name."
     for label in ('black', 'teddy'):
@@ -196,28 +195,9 @@ def dataset(root):
             noise = np.random.default_rng(k).integers(0, 256, (30, 30, 3), np.uint8)
             Image.fromarray(noise).save(root/label/f'{k}.png')
         (root/label/'bad.jpg').write_bytes(f'no {label} bear'.encode())
-    return [root/label/'bad.jpg' for label in ('black', 'teddy')]
+    return bad_files(root)
 
-
-class Crash(BaseException): "The power fails."
-
-
-def crashing(monkeypatch, at):
-    "Let the `at`-th call to the file system fail: every second one before it is done, every other after."
-    count = [0]
-    def wrap(f, torn=False):
-        def call(*args, **kw):
-            k = count[0]
-            count[0] += 1
-            if k == at//2:
-                if torn: f(args[0], bytes(args[1])[:len(args[1])//2])   # half a line
-                elif at % 2: f(*args, **kw)
-                raise Crash
-            if k > at//2: raise Crash   # nothing happens after the end
-            return f(*args, **kw)
-        return call
-    for name in 'link unlink rename replace mkdir fsync'.split(): monkeypatch.setattr(os, name, wrap(getattr(os, name)))
-    monkeypatch.setattr(os, 'write', wrap(os.write, torn=True))
+def bad_files(root): return [root/label/'bad.jpg' for label in ('black', 'teddy')]
 
 
 def whole(root, before):
@@ -226,24 +206,7 @@ def whole(root, before):
     there = set(tree(root).values()) | set((tree(away) if away.is_dir() else {}).values())
     assert set(before.values()) <= there
 
-def crash_everywhere(tmp_path, monkeypatch, act, finished, made=dataset, prepare=None):
-    "Crash `act` at every call, check that nothing is lost, run it again, and check the end."
-    for at in range(1000):
-        root = tmp_path/f'{at}/bears'
-        bad = made(root)
-        before = tree(root)
-        if prepare: prepare(bad, root)
-        with monkeypatch.context() as m:
-            crashing(m, at)
-            try: act(bad, root)
-            except Crash: ended = False
-            else: ended = True
-        whole(root, before)
-        act(bad, root)
-        finished(root, before)
-        shutil.rmtree(tmp_path/str(at))
-        if ended: return at
-    raise AssertionError('never came to its end')
+crash_everywhere = partial(crashes, made=dataset, tree=tree, whole=whole)
 
 @pytest.mark.parametrize('links', (True, False))
 def test_a_crash_anywhere_while_setting_aside(tmp_path, monkeypatch, links):
@@ -255,19 +218,19 @@ def test_a_crash_anywhere_while_setting_aside(tmp_path, monkeypatch, links):
         assert len(read_quarantine(root)) == 2
         undo_quarantine(root)
         assert tree(root) == before
-    assert crash_everywhere(tmp_path, monkeypatch, quarantine, finished) > 20
-
-def no_links(src, dst): raise OSError(95, 'Operation not supported')
+    def act(root, bad): quarantine(bad, root)
+    assert crash_everywhere(tmp_path, monkeypatch, bad_files, act, finished) > 20
 
 def test_a_crash_anywhere_while_bringing_back(tmp_path, monkeypatch):
     def finished(root, before):
         assert tree(root) == before and len(read_quarantine(root)) == 0
         assert set(tree(quarantine_folder(root))) == {JOURNAL}
-    def act(bad, root): undo_quarantine(root)
-    assert crash_everywhere(tmp_path, monkeypatch, act, finished, prepare=quarantine) > 20
+    def prepare(root): quarantine(bad_files(root), root)
+    def act(root, _): undo_quarantine(root)
+    assert crash_everywhere(tmp_path, monkeypatch, prepare, act, finished) > 20
 
 def test_a_crash_anywhere_while_making_smaller(tmp_path, monkeypatch):
-    def act(bad, root): verify_images(root/'black', max_size=20)
+    def act(root, _): verify_images(root/'black', max_size=20)
     def finished(root, before):
         assert set(tree(root)) == set(before)
         assert {Image.open(root/f'black/{k}.png').size for k in range(2)} == {(20, 20)}
@@ -275,10 +238,9 @@ def test_a_crash_anywhere_while_making_smaller(tmp_path, monkeypatch):
         assert tree(root) == before
     def few(root):
         "Two pictures in the class are enough: fewer calls."
-        bad = dataset(root)
+        dataset(root)
         for k in range(2, 9): (root/f'black/{k}.png').unlink()
-        return bad
-    assert crash_everywhere(tmp_path, monkeypatch, act, finished, made=few) > 20
+    assert crash_everywhere(tmp_path, monkeypatch, bad_files, act, finished, made=few) > 20
 
 def test_nothing_is_ever_overwritten(tmp_path):
     root = tmp_path/'bears'

@@ -6,15 +6,13 @@ BEARCLASS_ORT_WEB.
 import json, os, shutil
 from pathlib import Path
 
-import numpy as np, onnx, pytest
-from onnx import helper
+import numpy as np, pytest
 from PIL import Image
 
 from bearclass.core import cache_folder
 from bearclass.ship.page import export_page
 from bearclass.ship.predictor import Predictor
-from bearclass.ship.unknown import fit_bank
-from conftest import COMMITTED, REAL, colour_bundle, needs, seal
+from conftest import COMMITTED, REAL, needs, seal
 
 ARCHIVE = Path(os.environ.get('BEARCLASS_ORT_WEB') or cache_folder()/'onnxruntime-web-1.30.0.tgz')
 pytestmark = pytest.mark.skipif(not ARCHIVE.is_file(), reason='no ONNX Runtime Web: see the first lines of this file')
@@ -84,20 +82,12 @@ def test_the_answers_of_python(method, zoom, browser_page, tmp_path):
         for label,prob in got.items(): assert prob==pytest.approx(want.probs[p.vocab.index(label)], abs=1e-4), f.name
 
 
-def test_it_says_what_is_unlike_all_it_has_seen(browser_page, tmp_path):
-    bundle = colour_bundle(tmp_path/'bundle')
-    model = onnx.load(bundle/'model.onnx')
-    model.graph.node.append(helper.make_node('Identity', ['logits'], ['features']))
-    model.graph.output.append(helper.make_tensor_value_info('features', onnx.TensorProto.FLOAT, ['batch', 3]))
-    onnx.save(model, bundle/'model.onnx')
-    reds = np.random.default_rng(0).uniform([.7, 0, 0], [1, .3, .1], (60, 3))
-    (bundle/'unknown.safetensors').write_bytes(fit_bank(reds).to_bytes())
-    p = Predictor(seal(bundle))
-    ready(browser_page, export_page(bundle, tmp_path/'page.html', runtime=ARCHIVE))
+def test_it_says_what_is_unlike_all_it_has_seen(reds, browser_page, tmp_path):
+    ready(browser_page, export_page(reds, tmp_path/'page.html', runtime=ARCHIVE))
     for colour,unknown in ('#e02010', False), ('blue', True), ('lime', True):
         Image.new('RGB', (30, 20), colour).save(tmp_path/'a.png')
         ask(browser_page, tmp_path/'a.png')
-        assert bool(browser_page.query_selector('.bc-message'))==p.predict(tmp_path/'a.png').unknown==unknown
+        assert bool(browser_page.query_selector('.bc-message'))==reds.predict(tmp_path/'a.png').unknown==unknown
 
 
 def test_from_the_disk_without_any_request(browser_page, screenshots, tmp_path):

@@ -8,7 +8,7 @@ import pytest
 from bearclass import quiz as module
 from bearclass.chance import wilson_interval
 from bearclass.core import InputError
-from bearclass.quiz import grade, graders, progress_file, quiz, read_progress
+from bearclass.quiz import grade, graders, quiz, read_progress
 
 top = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(top/'tools'))
@@ -67,7 +67,6 @@ wrong_ones = [
     ('label_of', lambda name: name[:-4], 'cut off the number'),
     ('label_of', lambda name: None, 'return'),
     ('baseline_error', lambda labels: 1-1/len(set(labels)), 'the share of the others'),
-    ('baseline_error', lambda labels: max(map(labels.count, labels))/len(labels), 'the share of the others'),
     ('baseline_error', lambda labels: len(labels)-max(map(labels.count, labels)), 'the share of the others'),
     ('interval', wald, 'the upper end is not 0'),
     ('interval', lambda k, n: (0, 1), '100% did'),
@@ -75,11 +74,9 @@ wrong_ones = [
     ('interval', lambda k, n: (.06, .2), 'lies inside'),
     ('my_mse', lambda p, t: ((p-t)**2).sum(), 'no sum'),
     ('my_mse', lambda p, t: ((p-t)**2).mean()**.5, 'counts as 9'),
-    ('my_mse', lambda p, t: abs(p-t).mean(), 'counts as 9'),
     ('my_mse', lambda p, t: ((p-t)**2).mean(0), 'over all axes'),
     ('my_step', lambda w, g, lr: w+lr*g, 'against the slope'),
     ('my_step', lambda w, g, lr: w-g, 'learning rate times'),
-    ('my_step', lambda w, g, lr: lr*g, 'learning rate times'),
     ('my_share', lambda s, o: (s<=o).mean(), 'either direction'),
     ('my_share', lambda s, o: (abs(s)>abs(o)).mean(), 'just as steep'),
     ('my_share', lambda s, o: (abs(s)>=o).sum(), 'Give a share'),
@@ -110,16 +107,6 @@ def test_a_hint_first_and_the_answer_after_three_tries():
     assert q.answer(1, '?').text=='The answer: B. how many people one infected person infects'
     with pytest.raises(InputError, match='a number'): q.answer(2, 'one')
     assert q.questions[1].key not in read_progress()   # no number is no try
-
-
-@pytest.mark.parametrize('damage', ['', '{"half', '[1]', '{"a": 1}', '\x00', '['*100_000])
-def test_a_damaged_file_is_an_empty_one(damage):
-    progress_file().parent.mkdir(parents=True)
-    progress_file().write_text(damage)
-    q = quiz('01')
-    assert q.score()=='0 of 20' and q.answer(7, 'A').right and q.score()=='1 of 20'
-    progress_file().unlink()
-    assert q.score()=='0 of 20'
 
 
 def test_where_nothing_can_be_kept_the_verdict_says_so(tmp_path):

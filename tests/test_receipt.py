@@ -35,15 +35,6 @@ def edited(path, to, change):
     return to
 
 
-def test_a_run_agrees_with_its_receipt(run):
-    path,bundle,root = run
-    assert read_receipt(path)['facts']['n']==12
-    assert {*found(*run).values()}=={'agrees'}
-    alone = found(path)
-    assert {what for what,f in alone.items() if f=='agrees'}=={'file', 'n', 'wrong', 'low', 'high', 'versions'}
-    assert {*alone.values()}=={'agrees', 'not checked'}
-
-
 def test_a_learner_has_one_too(run, tmp_path, one_thread):
     "Its data are both sides of the split: the whole folder."
     from bearclass.learn.blocks import from_folder
@@ -108,9 +99,3 @@ def test_a_hostile_file_is_one_clear_line(run, data):
     try: table = check_receipt(path)
     except InputError as e: assert 'is no receipt' in str(e)
     else: assert str(table)
-
-
-@pytest.mark.parametrize('data', [b'', b'\xff\xfe', b'[' * 200_000, b'{"answers": NaN}', b'"receipt"', b'null'])
-def test_what_is_no_receipt_is_refused(tmp_path, data):
-    (tmp_path/'r.json').write_bytes(data)
-    with pytest.raises(InputError, match='is no receipt, or a damaged one'): check_receipt(tmp_path/'r.json')

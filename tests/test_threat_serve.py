@@ -3,30 +3,19 @@
 As a process: many clients at once, slow ones, SIGTERM in the middle, memory, a browser. In a loop here: what is told
 when it is busy, late or asked nonsense, and requests made up by chance.
 """
-import asyncio, inspect, io, json, re, signal, socket, subprocess, sys, threading
+import asyncio, inspect, json, re, signal, socket, sys, threading
 from concurrent.futures import ThreadPoolExecutor
 
 import httpx, psutil, pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
-from PIL import Image
 from starlette.testclient import TestClient
 
 from bearclass.ship.api import MAX_BODY, create_api
 from bearclass.ship.predictor import Predictor
-from conftest import colour_bundle, end, free_port, here_env, seal, started
+from conftest import end, free_port, here_env, png, started
 
 
 COMMAND_LINE = sys.executable, '-c', 'from bearclass.cli import main; main()'
-
-
-def png(colour='lime', size=9):
-    buf = io.BytesIO()
-    Image.new('RGB', (size, size), colour).save(buf, 'PNG')
-    return buf.getvalue()
-
-
-@pytest.fixture(scope='module')
-def colours(tmp_path_factory): return colour_bundle(tmp_path_factory.mktemp('api')/'colours')
 
 
 @pytest.fixture(scope='module')
@@ -49,14 +38,12 @@ def counted(address, status):
     return int(n[1]) if n else 0
 
 
-def test_a_picture(served): assert classify(served[0]).json()['label']=='green'
-
-
 def test_32_clients_get_an_answer_or_are_told_to_come_back(served):
-    large = png(size=900)
+    large = png(size=(900, 900))
     with ThreadPoolExecutor(32) as pool: answers = list(pool.map(lambda _: classify(served[0], large), range(96)))
     assert {a.status_code for a in answers} <= {200, 429}
-    assert all(a.headers.get('Retry-After')=='1' for a in answers if a.status_code==429)
+    away = [a for a in answers if a.status_code==429]
+    assert all(a.headers['Retry-After']=='1' and set(a.json())==ABOUT for a in away)
     assert sum(a.status_code==200 for a in answers)>=10     # two at work and eight in line, at the least
 
 
@@ -76,7 +63,7 @@ def test_memory_stays_where_it_is(served):
         def ask(n):
             for _ in range(n): assert client.post('/classify', files=dict(file=('a.png', data))).status_code==200
             return process.memory_info().rss
-        data = png(size=300)
+        data = png(size=(300, 300))
         before = ask(50)
         assert ask(1000)-before<50e6
 
@@ -96,17 +83,8 @@ def test_slow_uploads_hold_up_nobody(served):
     assert counted(served[0], 500)==0
 
 
-def test_not_before_its_golden_answers_are_right(tmp_path):
-    bundle = colour_bundle(tmp_path/'colours')
-    golden = bundle/'golden/golden.json'
-    golden.write_text(json.dumps(dict(pictures=[dict(file='0.png', probs=[0, 1, 0])])))
-    command = [*COMMAND_LINE, 'serve', str(seal(bundle)), '--port', str(free_port())]
-    done = subprocess.run(command, env=here_env(), capture_output=True, text=True, timeout=300)
-    assert 'golden' in done.stderr and 'The API is at' not in done.stdout, done
-
-
 def test_the_page_in_a_browser(served, browser_page, screenshots, tmp_path):
-    (tmp_path/'lime.png').write_bytes(png('lime', 300))
+    (tmp_path/'lime.png').write_bytes(png(size=(300, 300)))
     asked = []
     browser_page.on('request', lambda r: asked.append(r.url))
     for width in 1280, 390:
@@ -125,7 +103,7 @@ def test_two_workers_behind_one_port_and_an_end_in_order(colours):
     port = free_port()
     command = [*COMMAND_LINE, 'serve', colours, '--port', port, '--workers', 2]
     with started(command, port, env=here_env()) as proc:
-        for _ in range(8): assert classify(f'http://127.0.0.1:{port}').status_code==200
+        for _ in range(8): assert classify(f'http://127.0.0.1:{port}').json()['label']=='green'
         workers = [p for p in psutil.Process(proc.pid).children() if 'spawn_main' in ' '.join(p.cmdline())]
         assert len(workers)==2
         assert end(proc, signal.SIGTERM)==[]
@@ -196,18 +174,6 @@ def held(colours):
     model.go.clear()
     yield model
     model.go.set()
-
-
-def test_two_at_work_eight_in_line_and_the_others_come_back(held):
-    async def talk(client):
-        tasks = [asyncio.create_task(client.post('/classify', **PICTURE)) for _ in range(13)]
-        while sum(t.done() for t in tasks)<3: await asyncio.sleep(.01)
-        held.go.set()
-        return await asyncio.gather(*tasks)
-    answers = in_a_loop(create_api(held), talk)
-    assert sorted(a.status_code for a in answers)==[200]*10 + [429]*3
-    for a in answers:
-        if a.status_code==429: assert a.headers['Retry-After']=='1' and set(a.json())==ABOUT
 
 
 def test_too_late_for_an_answer_or_with_an_upload(held):

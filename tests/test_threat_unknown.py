@@ -3,18 +3,16 @@
 The net in the box looks at drawn bears, at noise, at blank squares and at handwritten digits. What the one-file page
 says is in `test_page.py`, and what the areas are for photos in `benchmarks/ship_unknown.py`.
 """
-import io, re
+import re
 
-import numpy as np, onnx, pytest
-from onnx import helper
+import numpy as np, pytest
 from PIL import Image
 from starlette.testclient import TestClient
 
 from bearclass.ship.answer import UNLIKE, page_html
 from bearclass.ship.api import create_api
-from bearclass.ship.predictor import Predictor
 from bearclass.ship.unknown import fit_bank
-from conftest import colour_bundle, seal
+from conftest import png
 
 
 def strangers(folder):
@@ -57,25 +55,6 @@ def test_strangers_are_far_and_few_that_belong_are(features):
             areas[kind, seed] = roc_auc_score([0]*len(near)+[1]*len(far), [*near, *bank.distance(far)])
     assert min(areas.values())>=.9, areas
     assert .02<=np.mean(alarms)<=.08, alarms
-
-
-@pytest.fixture(scope='module')
-def reds(tmp_path_factory):
-    "A model of reds, greens and blues that has learnt from reds alone."
-    bundle = colour_bundle(tmp_path_factory.mktemp('reds')/'bundle')
-    model = onnx.load(bundle/'model.onnx')
-    model.graph.node.append(helper.make_node('Identity', ['logits'], ['features']))
-    model.graph.output.append(helper.make_tensor_value_info('features', onnx.TensorProto.FLOAT, ['batch', 3]))
-    onnx.save(model, bundle/'model.onnx')
-    colours = np.random.default_rng(0).uniform([.7, 0, 0], [1, .3, .1], (60, 3))
-    (bundle/'unknown.safetensors').write_bytes(fit_bank(colours).to_bytes())
-    return Predictor(seal(bundle))
-
-
-def png(colour):
-    buf = io.BytesIO()
-    Image.new('RGB', (30, 20), colour).save(buf, 'PNG')
-    return buf.getvalue()
 
 
 @pytest.mark.parametrize('colour, unknown', [('#e02010', False), ('blue', True), ('lime', True)])

@@ -133,14 +133,13 @@ UNLIKE = TEXTS['unlike']
 
 def answer_html(
     prediction:Prediction,
-    k:int=3,          # How many bars, at most
     texts:dict=TEXTS, # From `page_texts`
 ) -> str:
     "The answer: how sure, of what, and the bars."
     sure,label = verdict(prediction, texts)
     warning = message_html(texts['unlike']) if prediction.unknown else ''
     return (f'{warning}<div role="status"><div class="bc-sure">{html.escape(sure)}</div>'
-            f'<div class="bc-label">{html.escape(label)}</div>{bars_html(prediction, k)}</div>')
+            f'<div class="bc-label">{html.escape(label)}</div>{bars_html(prediction)}</div>')
 
 def message_html(
     text:str, # Plain text
@@ -239,7 +238,7 @@ def answer_for(
     except InputError as e: return Answer(name, message_html(unreadable_text(name, e, texts)))
     jpeg,said = shown_jpeg(img), predictor.predict(img)
     picture = picture_html(jpeg, texts['alt'].format(name=_short(name)))
-    return Answer(name, picture+answer_html(said, texts=texts), jpeg, said)
+    return Answer(name, picture+answer_html(said, texts), jpeg, said)
 
 def answers_html(
     answers:list[Answer],
@@ -264,5 +263,4 @@ def example_pictures(
 ) -> list[bytes]: # PNG files
     "Pictures that come with the model."
     if not hasattr(predictor, 'bundle'): return []
-    files = predictor.bundle.files
-    return [files[f"golden/{r['file']}"] for r in json.loads(files['golden/golden.json'])['pictures'][:most]]
+    return [png for png,_ in predictor.bundle.golden[:most]]

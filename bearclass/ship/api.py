@@ -172,14 +172,12 @@ def _metrics(tally):
 def create_api(
     predictor:Predictor|Bundle|str|Path, # What answers; a path opens the bundle there, and checks its golden pictures
     classify_url:bool=False, # Whether `/classify-url` fetches pictures from the web for whoever asks
-    running:int=2,           # Pictures looked at at a time
-    waiting:int=8,           # Requests that may wait; more get status 429
     seconds:float=30.,       # After which a request gets 504, an upload 408
 ) -> Starlette: # An ASGI application
     "A model behind an address: `POST /classify` with a picture in the form's field `file`."
     if not isinstance(predictor, Predictor): predictor = Predictor(predictor, n_threads=1)
     check_one_class(predictor)
-    desk,tally = _Desk(predictor, Turns(running, waiting, seconds)), Counter()
+    desk,tally = _Desk(predictor, Turns(seconds=seconds)), Counter()
     async def metrics(request): return PlainTextResponse(_metrics(tally))
     routes = [Route('/classify', desk.classify, methods=['POST']), Route('/', desk.page), Route('/model', desk.model),
               Route('/livez', desk.livez), Route('/readyz', desk.readyz), Route('/metrics', metrics),

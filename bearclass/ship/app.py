@@ -5,13 +5,13 @@
 # %% ../../nbs/ship/05_app.ipynb #d12c1aa1
 from __future__ import annotations
 import html, importlib.util, ipaddress, json, os, re
-import signal, socket, subprocess, sys, tempfile, threading, time
+import signal, socket, subprocess, sys, tempfile, threading, time, webbrowser
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 from ..core import (BearclassError, BundleError, DependencyError, InputError, MissingError, new_folder,
-                            static_text, write_atomic)
+                            static_text, write_atomic, write_files)
 from ..images import open_rgb
 from .answer import (MAX_MESSAGE, MAX_TOTAL, MAX_UPLOAD, NOTEBOOK_UPLOAD, TEXTS, Answer, answer_for,
                                    answers_html, data_url, drawn_text, example_pictures, files_within, foot_text,
@@ -22,8 +22,8 @@ if TYPE_CHECKING: from ipywidgets import VBox
 
 # %% auto #0
 __all__ = ['APP_NOTEBOOK', 'show_answers', 'take_upload', 'classifier_app', 'app_from_bundle', 'voila_config', 'server_config',
-           'write_server_config', 'app_notebook', 'write_page', 'write_app_folder', 'is_loopback', 'check_port',
-           'voila_command', 'serve_app', 'binder_url']
+           'write_server_config', 'app_notebook', 'write_page', 'write_app_folder', 'is_loopback', 'free_port',
+           'check_port', 'voila_command', 'running_voila', 'serve_app', 'binder_url']
 
 # %% ../../nbs/ship/05_app.ipynb #4b6bfa94
 def _css(text): return re.sub(r'[^a-zA-Z0-9 ]', lambda c: f'\\{ord(c[0]):x} ', text)
@@ -277,9 +277,7 @@ def write_app_folder(
     "Make the folder that Voila serves: the notebook, its settings and a copy of the bundle, checked."
     if not isinstance(bundle, Bundle): bundle = open_bundle(bundle)
     with new_folder(dest) as tmp:
-        for name,data in bundle.files.items():
-            (tmp/'bundle'/name).parent.mkdir(parents=True, exist_ok=True)
-            (tmp/'bundle'/name).write_bytes(data)
+        write_files(tmp, {f'bundle/{name}': data for name,data in bundle.files.items()})
         write_page(tmp, token, title_for(bundle.vocab, page_texts(texts)))
         if texts: write_atomic(tmp/'texts.json', _to_json(texts))
     return Path(dest)
@@ -300,13 +298,16 @@ def _check_host(host, token, allow_public):
         "pass token='some long secret' and hand out the printed address, or allow_public=True")
 
 # %% ../../nbs/ship/05_app.ipynb #7967ede4
-def _bind_error(host, port):
-    "`None` if a server may listen there, else what the system says."
+def free_port(
+    port:int=0,             # 1 to 65535; 0: any that is free
+    host:str='127.0.0.1',   # Address to listen on
+) -> int:
+    "A port on which a server can listen; else the system's own error."
     with socket.socket(socket.AF_INET6 if ':' in host else socket.AF_INET) as s:
         if os.name=='posix':
             s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)   # as the server does: a port just left is free
-        try: s.bind((host, port))
-        except (OSError, TypeError, UnicodeError) as e: return e
+        s.bind((host, port))
+        return s.getsockname()[1]
 
 def check_port(
     port:int,               # 1 to 65535
@@ -314,19 +315,15 @@ def check_port(
 ) -> int: # `port`
     "Raise unless a server can listen on `port`; the error names one that is free."
     if not 0<port<65536: raise InputError(f'port {port}', 'a number from 1 to 65535', 'choose one, such as 8866')
-    if (e := _bind_error(host, port)) is None: return port
-    if not isinstance(e, OSError) or isinstance(e, socket.gaierror):
-        raise InputError(f'host {host!r} ({e})', 'an address of this machine', 'use 127.0.0.1')
-    free = next((p for p in range(port+1, min(port+200, 65536)) if _bind_error(host, p) is None), None)
-    if free is None:
-        raise InputError(
-            f'{host}:{port} cannot be listened on ({e.strerror or e})',
-            'an address of this machine',
-            'use 127.0.0.1')
+    try: return free_port(port, host)
+    except (OSError, TypeError, UnicodeError) as e: why = e
+    try: free = free_port(0, host)
+    except (OSError, TypeError, UnicodeError):
+        raise InputError(f'host {host!r} ({why})', 'an address of this machine', 'use 127.0.0.1') from why
     raise InputError(
-        f'port {port} cannot be used ({e.strerror or e})',
+        f'port {port} cannot be used ({why})',
         'a free port',
-        f'use another, such as {free}, or stop what runs there')
+        f'use another, such as {free}, or stop what runs there') from why
 
 # %% ../../nbs/ship/05_app.ipynb #36f974fa
 def voila_command(
@@ -345,31 +342,27 @@ def _voila_env(run, feedback=None):
         env['PYTHONPATH'] = os.pathsep.join(os.path.abspath(p) for p in path.split(os.pathsep) if p)
     return {**env, 'JUPYTER_PREFER_ENV_PATH':'1', 'TMPDIR':str(run)}
 
+def _reached(host): return {'': '127.0.0.1', '0.0.0.0': '127.0.0.1', '::': '::1'}.get(host, host)
+
 def _address(host, port, token=None):
     "What a browser on this machine opens."
-    if host in ('', '0.0.0.0', '::'): host = '127.0.0.1'
+    host = _reached(host)
     if ':' in host: host = f'[{host}]'
     return f'http://{host}:{port}/' + (f'?token={quote(token)}' if token else '')
 
 # %% ../../nbs/ship/05_app.ipynb #c2d4c21a
-def _is_up(host, port):
-    here = {'': '127.0.0.1', '0.0.0.0': '127.0.0.1', '::': '::1'}.get(host, host)
-    try: socket.create_connection((here, port), timeout=1).close()
-    except OSError: return False
-    return True
-
-def _wait_until_up(proc, host, port, log, seconds=300):
+def _wait_until_up(proc, host, port, log):
     "Return when the server answers; raise with its last words when it does not."
-    end = time.monotonic()+seconds
+    end = time.monotonic()+300
     while proc.poll() is None and time.monotonic()<end:
-        if _is_up(host, port): return
-        time.sleep(.1)
+        try: return socket.create_connection((_reached(host), port), timeout=1).close()
+        except OSError: time.sleep(.1)
     said = log.read_text(errors='replace').split('\n') if log.exists() else []
     last = next((l.strip() for l in reversed(said) if l.strip()), 'nothing')
     raise BearclassError(
         f'Voila did not start; it said: {last[:200]}',
         'a running server',
-        'call serve_app with verbose=True to see all it says')
+        'mend that; serve_app shows all it says with verbose=True')
 
 # %% ../../nbs/ship/05_app.ipynb #4200e267
 def _stop(proc):
@@ -379,6 +372,25 @@ def _stop(proc):
     except subprocess.TimeoutExpired:
         proc.kill()
         proc.wait()
+
+@contextmanager
+def running_voila(
+    cmd:list,             # Command, as from `voila_command`
+    folder:Path,          # To run it in
+    env:dict,             # Its environment
+    log:Path,             # File for what it says
+    port:int,             # On which it will listen
+    host:str='127.0.0.1', # Where
+    verbose:bool=False,   # Whether to show what it says instead
+):
+    "`with running_voila(...) as process:` it can be reached; afterwards it and its kernels are gone."
+    with open(log, 'wb') as out:
+        said = {} if verbose else dict(stdout=out, stderr=subprocess.STDOUT)
+        proc = subprocess.Popen(cmd, cwd=folder, env=env, **said)
+        try:
+            _wait_until_up(proc, host, port, log)
+            yield proc
+        finally: _stop(proc)
 
 @contextmanager
 def _sigterm_as_interrupt():
@@ -393,24 +405,16 @@ def _sigterm_as_interrupt():
 # %% ../../nbs/ship/05_app.ipynb #2d4af895
 def _serve_folder(folder, run, port, host, url, open_browser, verbose, feedback):
     "Run Voila until it is stopped."
-    log = run/'voila.log'
-    with open(log, 'wb') as out:
-        said = {} if verbose else dict(stdout=out, stderr=subprocess.STDOUT)
-        proc = subprocess.Popen(voila_command(port, host), cwd=folder, env=_voila_env(run, feedback), **said)
-        try:
-            _wait_until_up(proc, host, port, log)
+    cmd,env = voila_command(port, host),_voila_env(run, feedback)
+    try:
+        with running_voila(cmd, folder, env, run/'voila.log', port, host, verbose) as proc:
             print(f'The page is at {url}\nStop it with Ctrl-C.', flush=True)
-            if open_browser: _open(url)
+            if open_browser: webbrowser.open(url)
             raise BearclassError(
                 f'Voila ended by itself with status {proc.wait()}',
                 'a running server',
                 'call serve_app with verbose=True to see why')
-        except KeyboardInterrupt: print('\nStopped.', flush=True)
-        finally: _stop(proc)
-
-def _open(url):
-    import webbrowser
-    webbrowser.open(url)
+    except KeyboardInterrupt: print('\nStopped.', flush=True)
 
 # %% ../../nbs/ship/05_app.ipynb #bc1c2895
 def serve_app(

@@ -6,17 +6,19 @@
 from __future__ import annotations
 import copy, json, os, platform, tempfile
 from collections import Counter
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from dataclasses import replace as changed
 from datetime import datetime, timezone
 from hashlib import sha256
 from importlib.metadata import version
+from itertools import zip_longest
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING
 import numpy as np
 from ..chance import wilson_interval
 from ..core import (
-    InputError, check_columns, count_of, door, listed, markdown_text, new_folder, one_line)
+    InputError, check_columns, count_of, door, listed, markdown_text, new_folder, one_line, write_files)
 from ..manifest import manifest_path
 from ..gather.credits import origins
 from ..gather.verify import check_images
@@ -112,8 +114,7 @@ def to_onnx(
     import warnings, torch
     model = copy.deepcopy(model).cpu().float().eval()
     names = ['logits', 'features'] if has_body(model) else ['logits']
-    if has_body(model): model = _with_features(model)
-    if rows is not None: model = _presized(model, rows)
+    model = _whole(model, rows)
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter('ignore')
         try: prog = torch.onnx.export(
@@ -136,27 +137,21 @@ def has_body(
     "Whether a model is a body and a head, as `image_learner` and fastai's `vision_learner` build it."
     return type(model).__name__=='Sequential' and len(model)==2
 
-def _with_features(model):
-    "The model, which also tells what its body saw: maps are averaged over the picture."
+def _whole(model, rows):
+    "The model after `rows`; one with a body also tells what that saw: maps are averaged over the picture."
     from torch import nn
-    class WithFeatures(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.body,self.head = model
-        def forward(self, x):
-            seen = self.body(x)
-            return self.head(seen), seen.mean((2, 3)) if seen.ndim==4 else seen
-    return WithFeatures().eval()
-
-def _presized(model, rows):
-    from torch import nn
-    class Presized(nn.Module):
+    class Whole(nn.Module):
         def __init__(self):
             super().__init__()
             self.model = model
             self.register_buffer('rows', rows)
-        def forward(self, x): return self.model(self.rows@x@self.rows.T)
-    return Presized().eval()
+        def forward(self, x):
+            if rows is not None: x = self.rows@x@self.rows.T
+            if not has_body(model): return self.model(x)
+            body,head = self.model
+            seen = body(x)
+            return head(seen), seen.mean((2, 3)) if seen.ndim==4 else seen
+    return Whole().eval()
 
 # %% ../../nbs/ship/01_bundle.ipynb #f0ad7ad0
 def _without_notes(proto):
@@ -204,8 +199,7 @@ def pick_golden(
     "A few pictures that between them show as many classes as possible."
     by = {}
     for f,l in zip(files, labels): by.setdefault(l, []).append(Path(f))
-    rounds = max(map(len, by.values()), default=0)
-    return [fs[i] for i in range(rounds) for fs in by.values() if i<len(fs)][:n]
+    return [f for row in zip_longest(*by.values()) for f in row if f][:n]
 
 def _small_png(file, size):
     "The picture as PNG bytes, its longer side a quarter more than the network's input."
@@ -244,11 +238,11 @@ def _golden_files(learn, golden, size, temperature):
     "{file name: bytes} for `golden/`, with the learner's own answers at that temperature."
     pngs = {f'golden/{i}.png': _small_png(f, size) for i,f in enumerate(golden)}
     with tempfile.TemporaryDirectory() as d:
-        files = [Path(d)/n.split('/')[1] for n in pngs]
-        for f,b in zip(files, pngs.values()): f.write_bytes(b)
+        write_files(Path(d), pngs)
+        files = [Path(d)/name for name in pngs]
         probs = _answers(learn, files_dl(learn.dls, files, bs=8, num_workers=0))[0]
     if temperature!=1: probs = apply_temperature(probs, temperature)
-    rows = [dict(file=n.split('/')[1], probs=p.tolist()) for n,p in zip(pngs, probs)]
+    rows = [dict(file=f.name, probs=p.tolist()) for f,p in zip(files, probs)]
     return {**pngs, 'golden/golden.json': json.dumps(dict(pictures=rows), indent=1).encode()}
 
 # %% ../../nbs/ship/01_bundle.ipynb #a06afe33
@@ -311,7 +305,7 @@ def calibrated(
         return 1., 'Its probabilities are the network\'s own, not calibrated: too few pictures, or too few errors.'
     try: temperature = float(np.clip(fit_temperature(ev), .2, 5))
     except InputError as e: return 1., f'Its probabilities are the network\'s own, not calibrated: {e.got}.'
-    after = Evaluation(ev.files, ev.targs, apply_temperature(ev.probs, temperature), ev.vocab)
+    after = changed(ev, probs=apply_temperature(ev.probs, temperature))
     was,now = expected_calibration_error(ev),expected_calibration_error(after)
     return temperature, (
         f'Its probabilities are calibrated on these pictures (temperature {temperature:.2f}): the network\'s own '
@@ -380,7 +374,7 @@ def plot_coverage(
 SILENT_BELOW = .7   # The threshold that the model card tells about
 
 def _when_silent(ev, temperature):
-    after = Evaluation(ev.files, ev.targs, apply_temperature(ev.probs, temperature), ev.vocab)
+    after = changed(ev, probs=apply_temperature(ev.probs, temperature))
     r = coverage_table(after, [SILENT_BELOW]).iloc[0]
     return (f'Silent below {SILENT_BELOW:.0%}, it answers {r.share:.0%} of them, and {r.wrong:.0f} of these {r.n:.0f} '
             f'answers are wrong (95% interval: {r.low:.1%} to {r.high:.1%}).')
@@ -500,16 +494,14 @@ def export_bundle(
 ) -> Bundle:
     "Write a learner as plain data, calibrated; it has answered as the learner does and been read again."
     check_destination(path, replace)
-    if half:
-        before = _facts(learn)[1]
-        with _rounded(learn): files,about = _contents(learn, path, golden, half, before)
-    else: files,about = _contents(learn, path, golden)
+    before = _facts(learn)[1] if half else None
+    with _rounded(learn) if half else nullcontext(): files,about = _contents(learn, path, golden, half, before)
     with new_folder(path, replace) as tmp:
         write_bundle(tmp, files, about)
         open_bundle(tmp)   # as it will be read, or raises
     return open_bundle(path)
 
-def _contents(learn, path, golden, half=False, before=None):
+def _contents(learn, path, golden, half, before):
     "({file name: bytes}, more for the manifest) of a bundle that answers its golden pictures."
     from safetensors.torch import save as to_safetensors
     kind,pre = answer_kind(learn.dls),read_preprocessing(learn.dls)
@@ -562,14 +554,11 @@ def write_bundle(
     about:dict,              # More for the manifest: arch, split, data, valid
 ) -> None:
     "Write the files and the manifest that fingerprints them."
-    for name,b in files.items():
-        (folder/name).parent.mkdir(exist_ok=True)
-        (folder/name).write_bytes(b)
     listed = {n: dict(bytes=len(b), sha256=sha256(b).hexdigest()) for n,b in sorted(files.items())}
     now = datetime.now(timezone.utc).isoformat(timespec='seconds')
     text = json.dumps(dict(format=FORMAT, created=now, versions=_versions(), **about, files=listed), indent=1).encode()
-    (folder/'MANIFEST.json').write_bytes(text)
-    (folder/'MANIFEST.sha256').write_text(f'{sha256(text).hexdigest()}  MANIFEST.json\n')
+    seal = f'{sha256(text).hexdigest()}  MANIFEST.json\n'
+    write_files(folder, files | {'MANIFEST.json': text, 'MANIFEST.sha256': seal})
 
 # %% ../../nbs/ship/01_bundle.ipynb #0ee2b3fe
 def _not_learnt(p, files):
@@ -611,20 +600,19 @@ def evaluate_bundle(
 # %% ../../nbs/ship/01_bundle.ipynb #3032754d
 _same_picture = .95   # Cosine; photos saved again, smaller or mirrored: .95 and more; two different ones: .92 at most
 
-def _copies(p, files, bs=4):
-    "How many pictures the body can hardly tell from a training picture."
-    if p.bank is None: return 0
-    batches = (np.stack([p.preprocess(f) for f in files[i:i+bs]]) for i in range(0, len(files), bs))
-    return sum(int((p.bank.nearest(p.features(x))>_same_picture).sum()) for x in batches)
+def _copies(p, files):
+    "How many pictures the body can hardly tell from a training picture; one that began with nothing tells few apart."
+    if p.bank is None or 'from scratch' in (p.bundle.manifest.get('weights') or ''): return 0
+    seen = (p.features(p.preprocess(f)[None]) for f in files)
+    return sum(p.bank.nearest(x)[0]>_same_picture for x in seen)
 
 def _evaluation(p, files):
-    answers = p.predict_batch(files)
-    good = [(f, a) for f,a in zip(files, answers) if isinstance(a, Prediction)]
-    targs = np.array([p.vocab.index(parent_name(f)) for f,_ in good])
-    if copies := _copies(p, [f for f,_ in good]):
+    said = {f: a for f,a in zip(files, p.predict_batch(files)) if isinstance(a, Prediction)}
+    targs = np.array([p.vocab.index(parent_name(f)) for f in said])
+    if copies := _copies(p, said):
         print(f'{count_of(copies, "picture")} asked about look to the model like ones it learnt from, saved again: '
               'the figure may be too good.')
-    return Evaluation([f for f,_ in good], targs, np.stack([a.probs for _,a in good]), p.vocab)
+    return Evaluation([*said], targs, np.stack([a.probs for a in said.values()]), p.vocab)
 
 # %% ../../nbs/ship/01_bundle.ipynb #c0de0001
 @door
@@ -664,7 +652,6 @@ def inspect_bundle(
         low,high = wilson_interval(round(valid['error_rate']*valid['n']), valid['n'])
         how = (f"error rate {valid['error_rate']:.1%} on {valid['n']} pictures kept aside "
                f'(95 % interval {low:.1%} to {high:.1%})')
-    mark = sha256(b.files['MANIFEST.json']).hexdigest()[:16]
     lines = dict(
         classes=listed(p.vocab),
         network=f"{c.get('arch', 'not known')}, {c['size']} pixels, {c['method']}, temperature {c['temperature']:.2f}",
@@ -672,7 +659,7 @@ def inspect_bundle(
         learnt=listed(f'{l} {n}' for l,n in data.get('labels', {}).items()) or count_of(data.get('n', 0), 'picture'),
         judged=how,
         unknown=f'{count_of(len(p.bank.rows), "picture")} to compare with' if p.bank else 'it cannot tell',
-        files=f"{size/1e6:.1f} MB, exported {m.get('created', 'on a day not known')}, fingerprint {mark}",
+        files=f"{size/1e6:.1f} MB, exported {m.get('created', 'on a day not known')}, fingerprint {b.fingerprint}",
         golden=f'as at export: {p.check_golden():.1e} off at most')
     return '\n'.join(f'{k:8} {v}' for k,v in lines.items())
 

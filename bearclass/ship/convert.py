@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING
-from ..core import InputError, MissingError, door, listed, new_folder, one_line
+from ..core import InputError, MissingError, door, listed, new_folder, one_line, write_files
 from .bundle import check_destination, export_bundle
 from .predictor import Bundle, Predictor, open_bundle
 if TYPE_CHECKING: import pandas as pd
@@ -197,7 +197,5 @@ def convert_learner(
                 'make the bundle where it was made: `export_bundle(learn, path)`')
         files = Predictor(bundle).bundle.files   # opened and asked here, whatever was said there
     with new_folder(path, replace) as tmp:
-        for name,data in files.items():
-            (tmp/name).parent.mkdir(exist_ok=True)
-            (tmp/name).write_bytes(data)
+        write_files(tmp, files)
     return open_bundle(path)

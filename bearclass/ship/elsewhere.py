@@ -7,9 +7,9 @@ from __future__ import annotations
 import json, os, re
 from pathlib import Path
 from typing import TYPE_CHECKING
-from ..core import DependencyError, InputError, door, new_folder, write_atomic
+from ..core import DependencyError, InputError, door, new_folder, write_atomic, write_files
 from ..dataset import get_image_files, passed_over
-from .predictor import Bundle, Prediction, Predictor, predict_folder
+from .predictor import Bundle, Predictor, answers_table, predict_folder
 if TYPE_CHECKING: import pandas as pd
 
 # %% auto #0
@@ -55,28 +55,18 @@ def to_triton(
             'choose others')
     bundle = (bundle if isinstance(bundle, Predictor) else Predictor(bundle)).bundle
     path = Path(folder)/name
-    with new_folder(path, replace) as tmp:
-        (tmp/'config.pbtxt').write_text(_config_pbtxt(bundle, name, max_batch), encoding='utf-8')
-        (tmp/'labels.txt').write_text(''.join(f'{label}\n' for label in bundle.vocab), encoding='utf-8')
-        (tmp/'1').mkdir()
-        (tmp/'1/model.onnx').write_bytes(bundle.files['model.onnx'])
+    files = {
+        'config.pbtxt': _config_pbtxt(bundle, name, max_batch),
+        'labels.txt': ''.join(f'{label}\n' for label in bundle.vocab),
+        '1/model.onnx': bundle.files['model.onnx']}
+    with new_folder(path, replace) as tmp: write_files(tmp, files)
     return path
 
 # %% ../../nbs/ship/12_elsewhere.ipynb #ce110010
-_columns = 'path label probability unknown distance problem'.split()
-
-def _row(file, answer):
-    if not isinstance(answer, Prediction): return dict(path=file, problem=str(answer))
-    return dict(path=file, label=answer.label, probability=answer.probs.max(), unknown=answer.unknown,
-                distance=answer.distance, problem='')
-
 class _Worker:
     "Opens the bundle once, then answers for one part of the list after the other."
     def __init__(self, bundle): self.predictor = Predictor(bundle, n_threads=1)
-    def __call__(self, part):
-        import pandas as pd
-        answers = self.predictor.predict_batch(list(part.path))
-        return pd.DataFrame(list(map(_row, part.path, answers)), columns=_columns)
+    def __call__(self, part): return answers_table(part.path, self.predictor.predict_batch(list(part.path)))
 
 # %% ../../nbs/ship/12_elsewhere.ipynb #ce110012
 @door
@@ -104,6 +94,6 @@ def predict_folder_ray(
         rows = {row['path']: {k: v if v==v else None for k,v in row.items()} for row in asked.take_all()}
     finally:
         if ours: ray.shutdown()
-    df = pd.DataFrame([{**rows[str(f)], 'path': f} for f in files], columns=_columns)   # they came as they were done
+    df = pd.DataFrame([{**rows[str(f)], 'path': f} for f in files])   # they came as they were done
     if csv: write_atomic(csv, df.to_csv(index=False))
     return df

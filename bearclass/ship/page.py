@@ -52,17 +52,14 @@ def web_runtime(
 # %% ../../nbs/ship/07_page.ipynb #f304783b
 def _packed(data): return base64.b64encode(gzip.compress(data, 9, mtime=0)).decode()
 
-def _golden(bundle):
-    rows = json.loads(bundle.files['golden/golden.json'])['pictures']
-    return [dict(png=base64.b64encode(bundle.files[f"golden/{r['file']}"]).decode(), probs=r['probs']) for r in rows]
-
 def _facts(predictor):
     "What the script of the page needs to know."
     facts = {k: predictor.config[k] for k in 'vocab size method zoom around mean std temperature'.split()}
     words = dict(likely=LIKELY, probable=PROBABLE, unlike=UNLIKE)
     limits = dict(maxPixels=MAX_PIXELS, tolerance=GOLDEN_TOLERANCE)
     bank = dict(threshold=predictor.bank.threshold) if predictor.bank else {}
-    text = json.dumps({**facts, **words, **limits, **bank, 'golden':_golden(predictor.bundle)})
+    golden = [dict(png=base64.b64encode(png).decode(), probs=probs) for png,probs in predictor.bundle.golden]
+    text = json.dumps({**facts, **words, **limits, **bank, 'golden':golden})
     return text.replace('<', '\\u003c')   # so that no word in it can end the script
 
 def _bank_block(bank):

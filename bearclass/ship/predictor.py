@@ -17,8 +17,9 @@ from .unknown import read_bank
 if TYPE_CHECKING: import pandas as pd
 
 # %% auto #0
-__all__ = ['FORMAT', 'KINDS', 'EDGES', 'GOLDEN_TOLERANCE', 'Bundle', 'is_left_behind', 'open_bundle', 'fit_as_fastai',
-           'Prediction', 'softmax', 'sigmoid', 'Predictor', 'predict_folder', 'check_one_class']
+__all__ = ['FORMAT', 'KINDS', 'EDGES', 'GOLDEN_TOLERANCE', 'Bundle', 'is_left_behind', 'is_number', 'open_bundle',
+           'fit_as_fastai', 'Prediction', 'softmax', 'sigmoid', 'Predictor', 'answers_table', 'predict_folder',
+           'check_one_class']
 
 # %% ../../nbs/ship/03_predictor.ipynb #46316047
 FORMAT = 1
@@ -34,6 +35,15 @@ class Bundle:
 
     @property
     def vocab(self): return self.config['vocab']
+
+    @property
+    def fingerprint(self) -> str: return _sha(self.files['MANIFEST.json'])[:16]   # of every byte
+
+    @property
+    def golden(self) -> list: # (PNG bytes, what the model says of them)
+        "The pictures that come with the model."
+        rows = json.loads(self.files['golden/golden.json'])['pictures']
+        return [(self.files[f"golden/{r['file']}"], r['probs']) for r in rows]
 
 # %% ../../nbs/ship/03_predictor.ipynb #84c423f7
 def _sha(data): return hashlib.sha256(data).hexdigest()
@@ -109,11 +119,15 @@ def _read_listed(path, names, listed):
 KINDS = 'one', 'several', 'number'   # Labels of a picture, or a number
 EDGES = dict(zeros='constant', border='edge', reflection='reflect')   # what is put around: in fastai, in NumPy
 
-def _number(v, low, high):
+def is_number(
+    v,          # Anything, as it came
+    low:float,  # Least that it may be
+    high:float, # Most
+) -> bool:
     "Whether `v` is a number in a range; NaN is in none."
     return isinstance(v, (int, float)) and not isinstance(v, bool) and low<=v<=high
 
-def _for_channels(v, low): return isinstance(v, list) and len(v) in (1, 3) and all(_number(x, low, 1e3) for x in v)
+def _for_channels(v, low): return isinstance(v, list) and len(v) in (1, 3) and all(is_number(x, low, 1e3) for x in v)
 
 def _are_labels(names, least):
     "Whether these can be the classes of a model: different labels."
@@ -124,15 +138,15 @@ def _check_config(path, c):
     possible = dict(
         kind=c['kind'] in KINDS,
         channels=c['channels']==1 or c['channels']==3,
-        threshold=_number(c['threshold'], 0, 1),
+        threshold=is_number(c['threshold'], 0, 1),
         around=c['around'] in (None, *EDGES.values()),
         vocab=_are_labels(c['vocab'], 1 if c['kind']=='number' else 2),
-        size=isinstance(c['size'], int) and _number(c['size'], 1, 4096),
+        size=isinstance(c['size'], int) and is_number(c['size'], 1, 4096),
         method=c['method'] in FIT_METHODS,
-        zoom=_number(c['zoom'], 1, 100),
+        zoom=is_number(c['zoom'], 1, 100),
         mean=_for_channels(c['mean'], -1e3),
         std=_for_channels(c['std'], 1e-6),
-        temperature=_number(c['temperature'], 1e-3, 1e3))
+        temperature=is_number(c['temperature'], 1e-3, 1e3))
     if odd := [k for k,ok in possible.items() if not ok]:
         raise _refuse(path, f"has a config.json with impossible values ({', '.join(odd)})")
 
@@ -291,7 +305,9 @@ class Predictor:
         image, # Path, bytes, open file, Pillow image, array, or the value of an upload widget
     ) -> Prediction:
         "What is in this picture?"
-        return self._predictions(self.preprocess(image)[None])[0]
+        answer, = self.predict_batch([image])
+        if isinstance(answer, Exception): raise answer
+        return answer
 
     def _predictions(self, x):
         return [self._prediction(p, d) for p,d in zip(*self._answers(x))]
@@ -314,15 +330,22 @@ class Predictor:
         return out
 
     def _one_batch(self, images):
-        res = [self._try_preprocess(o) for o in images]
-        good = [i for i,r in enumerate(res) if isinstance(r, np.ndarray)]
-        if good:
-            for i,p in zip(good, self._predictions(np.stack([res[i] for i in good]))): res[i] = p
+        res = [self._opened(o) for o in images]
+        good = [i for i,r in enumerate(res) if not isinstance(r, Exception)]
+        if not good: return res
+        for i,answer in zip(good, self._predictions(np.stack([res[i][0] for i in good]))):
+            self.note(answer, res[i][1])
+            res[i] = answer
         return res
 
-    def _try_preprocess(self, image):
-        try: return self.preprocess(image)
+    def _opened(self, image):
+        try:
+            img = open_rgb(image)
+            return self.preprocess(img), self.look(img)
         except (InputError, MissingError) as e: return e
+
+    def look(self, img): "What `note` wants to know of an opened picture: here nothing."
+    def note(self, answer, seen): "Called with each answer, and what `look` has seen: here for nothing."
 
     def _read_bank(self):
         b = self.bundle
@@ -361,6 +384,19 @@ class Predictor:
         off = self.predict(self.bundle.files[f"golden/{row['file']}"]).probs - want
         return np.abs(off/np.maximum(1, np.abs(want))).max()
 
+# %% ../../nbs/ship/03_predictor.ipynb #f01de200
+def answers_table(
+    files:list,   # Pictures
+    answers:list, # What `predict_batch` says of them
+) -> pd.DataFrame: # As from `predict_folder`
+    "One row a picture, also where there is no answer."
+    import pandas as pd   # here, for an app needs no tables
+    def row(file, a):
+        if not isinstance(a, Prediction): return file, None, None, None, None, str(a)
+        return file, a.label, None if a.kind=='number' else a.probs.max(), a.unknown, a.distance, ''
+    columns = 'path label probability unknown distance problem'.split()
+    return pd.DataFrame(map(row, files, answers), columns=columns)
+
 # %% ../../nbs/ship/03_predictor.ipynb #f01de201
 @door
 def predict_folder(
@@ -370,21 +406,14 @@ def predict_folder(
     bs:int=4,                         # Pictures at a time
 ) -> pd.DataFrame: # One row a picture: path, label, probability, unknown, distance, problem ('' where there is none)
     "What a model says about every picture in a folder."
-    import pandas as pd   # here, for an app needs no tables
     from bearclass.dataset import get_image_files, passed_over
     p = bundle if isinstance(bundle, Predictor) else Predictor(bundle)
-    files,rows = get_image_files(folder),[]
+    files,answers = get_image_files(folder),[]
     if said := passed_over([folder]): print(said)
-    for i in progress(range(0, len(files), bs), desc='predict'):
-        rows += map(_table_row, files[i:i+bs], p.predict_batch(files[i:i+bs], bs))
-    df = pd.DataFrame(rows, columns=['path', 'label', 'probability', 'unknown', 'distance', 'problem'])
+    for i in progress(range(0, len(files), bs), desc='predict'): answers += p.predict_batch(files[i:i+bs], bs)
+    df = answers_table(files, answers)
     if csv: write_atomic(csv, df.to_csv(index=False))
     return df
-
-def _table_row(file, answer):
-    if not isinstance(answer, Prediction): return file, None, None, None, None, str(answer)
-    sure = None if answer.kind=='number' else answer.probs.max()
-    return file, answer.label, sure, answer.unknown, answer.distance, ''
 
 # %% ../../nbs/ship/03_predictor.ipynb #f01de211
 def check_one_class(

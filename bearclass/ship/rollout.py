@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 import numpy as np
 from ..chance import sign_test, wilson_interval
-from ..core import InputError, MissingError, door, listed, new_folder, write_atomic
+from ..core import InputError, MissingError, door, listed, new_folder, write_atomic, write_files
 from ..dataset import get_image_files, parent_name
 from ..learn.splits import kept_aside
 from ..moves import is_inside, one_at_a_time
@@ -155,10 +155,7 @@ def publish(
     with one_at_a_time(models):
         before = _published(models)
         version = Path(models)/f'{datetime.now(timezone.utc):%Y-%m-%dT%H%M%S.%f}'   # no colons: Windows
-        with new_folder(version) as tmp:
-            for name,data in files.items():
-                (tmp/name).parent.mkdir(exist_ok=True)
-                (tmp/name).write_bytes(data)
+        with new_folder(version) as tmp: write_files(tmp, files)
         _point(models, [*before, version.name])
     return version
 
@@ -204,7 +201,7 @@ def judge(
     lost,won = both.today & ~both.now, both.now & ~both.today
     t = pd.DataFrame(dict(n=1, lost=lost, won=won)).groupby([parent_name(f) for f in both.index]).sum()
     t['p_value'] = [sign_test(w, l) for w,l in zip(t.won, t.lost)]
-    golden = [data for name,data in Predictor(today).bundle.files.items() if name.endswith('.png')]
+    golden = [png for png,_ in Predictor(today).bundle.golden]
     was,now = [[a.label for a in Predictor(o).predict_batch(golden)] for o in (today, candidate)]
     lost,won = t.lost.sum(),t.won.sum()
     forgets = t.index[(t.lost>t.won) & (t.p_value<.05/len(t))]

@@ -4,21 +4,20 @@
 
 # %% ../../nbs/ship/09_scaffold.ipynb #a43754e2
 from __future__ import annotations
-import ast, json, os, re, shutil, socket, subprocess, sys, tempfile, time
+import ast, json, os, re, shutil, subprocess, sys, tempfile
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, packages_distributions, version
 from importlib.resources import files
 from importlib.util import find_spec, resolve_name
 from pathlib import Path
-from string import Template
 from urllib.request import urlopen
 from .. import __version__
 from ..core import (BearclassError, DependencyError, InputError, MissingError, listed, markdown_text,
-                            new_folder, one_line, static_text)
+                            new_folder, one_line, read_notebook, static_text, static_texts, write_files)
 from .answer import megabytes, title_for, verdict
-from .app import app_notebook, binder_url, voila_config
+from .app import app_notebook, binder_url, free_port, running_voila, voila_config
 from .predictor import Predictor, check_one_class
 
 # %% auto #0
@@ -64,19 +63,6 @@ def _pinned(packages):
             f'pip install {e.name}') from None
 
 # %% ../../nbs/ship/09_scaffold.ipynb #37d8ffed
-def _read_notebook(path):
-    try:
-        nb = json.loads(Path(path).read_text(encoding='utf-8'))
-        _code_cells(nb)
-        return nb
-    except FileNotFoundError:
-        raise MissingError(f'there is no file {str(path)!r}', 'a notebook', 'check the path') from None
-    except (ValueError, KeyError, TypeError) as e:
-        raise InputError(
-            f'{str(path)!r} is no notebook ({type(e).__name__})',
-            'an .ipynb file',
-            'save it in Jupyter') from e
-
 def _code_cells(nb):
     "The cells of code, emptied of what they have shown."
     cells = [c for c in nb['cells'] if c['cell_type']=='code']
@@ -122,15 +108,14 @@ def _texts(bundle, github, **words):
         title=markdown_text(title), yaml_title=json.dumps(title, ensure_ascii=False), github=github, repo=repo,
         classes=markdown_text(', '.join(bundle.vocab)), cards=_links(bundle), version=__version__,
         binder=binder_url(user, repo, notebook='app.ipynb'), python=f'{sys.version_info[0]}.{sys.version_info[1]}')
-    parts = re.split(r'^==> (.+) <==\n', static_text('new_app.txt'), flags=re.M)[1:]
-    return {name: Template(text).substitute(words) for name,text in zip(parts[::2], parts[1::2])}
+    return static_texts('new_app.txt', **words)
 
 # %% ../../nbs/ship/09_scaffold.ipynb #af121084
 def _content(bundle, notebook, github):
     "{name: text or bytes} of the whole repository."
     modules,packages = _carried()
     title = title_for(bundle.vocab)
-    nb = _read_notebook(notebook) if notebook else app_notebook(title)
+    nb = read_notebook(notebook) if notebook else app_notebook(title)
     nb['metadata'] = app_notebook(title)['metadata']
     cells = _code_cells(nb)
     packages |= _notebook_needs(cells, modules, notebook) | {'voila', 'ipykernel'}
@@ -154,10 +139,7 @@ def new_app(
     predictor = Predictor(bundle)
     if notebook is None: check_one_class(predictor)   # your own page may show what ours does not
     content = _content(predictor.bundle, notebook, github)
-    with new_folder(folder) as tmp:
-        for name,data in content.items():
-            (tmp/name).parent.mkdir(parents=True, exist_ok=True)
-            (tmp/name).write_bytes(data if isinstance(data, bytes) else data.encode())
+    with new_folder(folder) as tmp: write_files(tmp, content)
     return Path(folder)
 
 # %% ../../nbs/ship/09_scaffold.ipynb #353736cb
@@ -209,40 +191,19 @@ def _fresh_python(folder, app, env):
     return python
 
 # %% ../../nbs/ship/09_scaffold.ipynb #d6c4491c
-def _free_port():
-    with socket.socket() as s:
-        s.bind(('127.0.0.1', 0))
-        return s.getsockname()[1]
-
-def _is_up(port):
-    try: socket.create_connection(('127.0.0.1', port), timeout=1).close()
-    except OSError: return False
-    return True
-
 @contextmanager
 def _served(python, app, env):
     "(address, process) of the page."
-    import psutil   # comes with ipykernel
-    port,log = _free_port(), app.parent/'voila.log'
+    port = free_port()
     cmd = [str(python), '-m', 'voila', 'app.ipynb', f'--port={port}', '--Voila.ip=127.0.0.1']
-    with open(log, 'wb') as out: server = psutil.Popen(cmd, cwd=app, env=env, stdout=out, stderr=subprocess.STDOUT)
-    try:
-        while not _is_up(port):
-            if server.poll() is not None:
-                said = one_line(log.read_text(errors='replace')[-300:])
-                raise BearclassError(f'Voila ended: {said}', 'a running server', 'mend that, and check again')
-            time.sleep(.1)
-        yield f'http://127.0.0.1:{port}/', server
-    finally:
-        tree = [server, *server.children(recursive=True)] if server.poll() is None else []
-        for p in tree:   # it first, or it would start its children again
-            with suppress(psutil.NoSuchProcess): p.kill()
-        server.wait()
+    with running_voila(cmd, app, env, app.parent/'voila.log', port) as server: yield f'http://127.0.0.1:{port}/', server
 
 # %% ../../nbs/ship/09_scaffold.ipynb #b390416c
 def _memory(server):
     "Bytes of Voila, and of the largest Python it has started."
-    return server.memory_info().rss, max(p.memory_info().rss for p in server.children(recursive=True))
+    import psutil   # comes with ipykernel
+    voila = psutil.Process(server.pid)
+    return voila.memory_info().rss, max(p.memory_info().rss for p in voila.children(recursive=True))
 
 def _ask(url, picture, server):
     "What the page says in Chromium, and the memory meanwhile; `None` without Chromium."

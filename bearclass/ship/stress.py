@@ -127,7 +127,7 @@ def stress(
     p = bundle if isinstance(bundle, Predictor) else Predictor(bundle)
     if p.config['kind']=='number':
         raise InputError('a model for numbers', 'one that names classes', 'compare it with numbers that you know')
-    if files is None: files = [b for name,b in p.bundle.files.items() if name.endswith('.png')]
+    if files is None: files = [png for png,_ in p.bundle.golden]
     if not len(files): raise InputError('no pictures that belong', 'a few that it should know', 'leave `files` out')
     size = max(64, p.config['size'])
     kinds = strangers(n, size)

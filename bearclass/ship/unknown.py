@@ -49,16 +49,15 @@ def _far(cosines):
 def fit_bank(
     x:np.ndarray,         # (n, D) features of the training pictures, at least two
     most:int=1000,        # Rows to keep
-    false_alarms:float=.05, # Share of pictures that belong and are called unknown all the same
 ) -> FeatureBank:
-    "A bank from features, with the threshold that its own rows ask for."
+    "A bank from features; beyond its threshold lie 5 % of those that belong."
     if len(x)<2:
         raise InputError(f'features of {len(x)} pictures', 'at least two to compare', 'train on more pictures')
     x = np.asarray(x, np.float32)[np.linspace(0, len(x)-1, min(len(x), most)).round().astype(int)]
     rows = _directions(x)
     cosines = rows@rows.T
     others = cosines[~np.eye(len(x), dtype=bool)].reshape(len(x), -1)   # no row is its own neighbour
-    return FeatureBank(rows, float(np.quantile(_far(others), 1-false_alarms)))
+    return FeatureBank(rows, float(np.quantile(_far(others), .95)))
 
 def read_bank(
     data:bytes, # From `FeatureBank.to_bytes`

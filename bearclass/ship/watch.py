@@ -4,7 +4,7 @@
 
 # %% ../../nbs/ship/13_watch.ipynb #12a70002
 from __future__ import annotations
-import base64, hashlib, html, io, os, threading, warnings
+import base64, html, io, threading, warnings
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
@@ -16,9 +16,8 @@ from PIL import Image
 from ..chance import wilson_interval
 from ..core import (
     InputError, MissingError, count_of, door, one_line, static_text, why_no_label, write_atomic)
-from ..images import open_rgb
 from ..moves import append_lines, read_lines
-from .predictor import Bundle, Predictor
+from .predictor import Bundle, Predictor, is_number
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
@@ -39,41 +38,22 @@ class Watch(Predictor):
     ):
         super().__init__(bundle, n_threads)
         self.lost,self._lock = 0,threading.Lock()   # `lost`: answers since the last line that could be written
-        self._model = hashlib.sha256(self.bundle.files['MANIFEST.json']).hexdigest()[:16]
         self.log = Path(log)
 
-    def predict(self, image):
-        "As `Predictor.predict`, written down."
-        answer, = self.predict_batch([image])
-        if isinstance(answer, Exception): raise answer
-        return answer
-
-    def predict_batch(self, images, bs=4):
-        "As `Predictor.predict_batch`, written down; a picture that cannot be read gets its error, and no line."
-        images,out = [images] if isinstance(images, (str, os.PathLike, bytes, dict)) else list(images),[]
-        for i in range(0, len(images), bs):
-            opened = [_opened(o) for o in images[i:i+bs]]
-            answers = iter(super().predict_batch([o for o in opened if not isinstance(o, Exception)], bs))
-            out += [o if isinstance(o, Exception) else self._written(o, next(answers)) for o in opened]
-        return out
-
 # %% ../../nbs/ship/13_watch.ipynb #12a70006
-def _opened(image):
-    try: return open_rgb(image)
-    except (InputError, MissingError) as e: return e
-
-def _brightness(img):
-    "Mean of a thousand points of the picture, 0 to 1; a large photo is not read for it again."
-    return float(np.asarray(img.resize((32, 32), Image.NEAREST).convert('L')).mean()/255)
+@patch
+def look(self:Watch, img):
+    "Width, height, and the mean of a thousand points, 0 to 1."
+    grey = np.asarray(img.resize((32, 32), Image.NEAREST).convert('L'))
+    return dict(width=img.width, height=img.height, brightness=round(float(grey.mean()/255), 3))
 
 @patch
-def _written(self:Watch, img, answer):
-    "The answer, once its line is written, or counted as lost."
-    if self.log is None: return answer
+def note(self:Watch, answer, seen):
+    "Write the line of an answer, or count it as lost."
+    if self.log is None: return
     row = dict(
-        time=datetime.now(timezone.utc).isoformat(timespec='seconds'), model=self._model, label=answer.label,
-        confidence=round(float(answer.probs.max()), 4), unknown=answer.unknown,
-        width=img.width, height=img.height, brightness=round(_brightness(img), 3))
+        time=datetime.now(timezone.utc).isoformat(timespec='seconds'), model=self.bundle.fingerprint,
+        label=answer.label, confidence=round(float(answer.probs.max()), 4), unknown=answer.unknown, **seen)
     with self._lock:
         if self.lost: row['lost'] = self.lost
         try: append_lines(self.log, [row], sync=False)
@@ -81,19 +61,16 @@ def _written(self:Watch, img, answer):
             if not self.lost: warnings.warn(f'answers go on, but are not written to {str(self.log)!r}: {e}')
             self.lost += 1
         else: self.lost = 0
-    return answer
 
 # %% ../../nbs/ship/13_watch.ipynb #12a7000d
-def _within(v, low, high): return isinstance(v, (int, float)) and not isinstance(v, bool) and low<=v<=high
-
 def _is_row(r):
     "Whether a line holds what `Watch` writes."
     if why_no_label(r.get('label')) or not isinstance(r.get('model'), str): return False
     try: datetime.fromisoformat(r['time'])
     except (KeyError, TypeError, ValueError): return False
-    shares = all(_within(r.get(k), 0, 1) for k in ('confidence', 'brightness'))
-    sizes = all(_within(r.get(k), 1, 1e6) for k in ('width', 'height'))
-    return shares and sizes and r.get('unknown') in (None, True, False) and _within(r.get('lost', 0), 0, 1e12)
+    shares = all(is_number(r.get(k), 0, 1) for k in ('confidence', 'brightness'))
+    sizes = all(is_number(r.get(k), 1, 1e6) for k in ('width', 'height'))
+    return shares and sizes and r.get('unknown') in (None, True, False) and is_number(r.get('lost', 0), 0, 1e12)
 
 def read_watch(
     log:str|Path, # Written by `Watch`
