@@ -4,7 +4,7 @@
 PYTHON ?= python3
 VENV   ?= .venv
 PORT   ?= 8866
-PYTEST ?= -n 2 --dist loadfile --no-loadscope-reorder
+PYTEST ?= -n 3 --dist loadfile --no-loadscope-reorder
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 # Tests and notebooks run with the network refused, one thread, and no progress bars.
@@ -46,7 +46,7 @@ test: check ## check, run every notebook with the network refused, then pytest
 notebooks: $(VENV)/.dev ## run every page top to bottom, the network refused (the lessons run in pytest, in a kernel)
 	$(QUIET) $(BIN)/nbdev-test --n-workers 2 --skip-folder-re '^[_.]|^lessons$$'
 
-pytest: $(VENV)/.dev ## the tests that cross rooms, two files at a time (PYTEST='-k name' for some)
+pytest: $(VENV)/.dev ## the tests that cross rooms, three files at a time: browsers wait more than they compute (PYTEST='-k name' for some)
 	$(QUIET) $(BIN)/python -m pytest $(PYTEST)
 
 lab: $(VENV)/.base ## open the lessons in JupyterLab

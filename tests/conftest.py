@@ -26,7 +26,7 @@ if signal.getsignal(signal.SIGINT)==signal.SIG_IGN:
 
 
 def pytest_collection_modifyitems(items):
-    "The lessons take longest and begin first, so that both processes end together."
+    "The lessons take longest and begin first, so that all processes end together."
     items.sort(key=lambda item: item.path.name!='test_lessons.py')
 
 

@@ -88,7 +88,7 @@ def test_a_fork_changes_its_links_in_settings_alone(tmp_path):
         assert not re.search(rf'(?:github\.com|/github|/gh)/{old[0]}/|{old[0]}\.github\.io', t), f
     lesson = after[tmp_path/'nbs/lessons/01_first_model.ipynb']
     assert 'colab.research.google.com/github/ada/bears-2/blob/trunk/nbs/lessons/01' in lesson
-    assert 'git+https://github.com/ada/bears-2"' in lesson
+    assert 'git+https://github.com/ada/bears-2' in lesson
     assert 'mybinder.org/v2/gh/ada/bears-2/trunk?urlpath' in after[tmp_path/'nbs/index.ipynb']
     assert 'https://ada.github.io/bears-2"' in after[tmp_path/'pyproject.toml']
     run('tools/links.py', cwd=tmp_path)
