@@ -120,7 +120,7 @@ def prepare_class(
         for system in systems:
             download(needed_packages(system), tmp/'wheels', system)
         _pack_ourselves(tmp/'wheels')
-        shutil.copytree(pages, tmp/'pages', ignore=shutil.ignore_patterns('.*', '_*'))
+        shutil.copytree(pages, tmp/'pages', ignore=shutil.ignore_patterns('.*', '__pycache__'))
         (tmp/'pages/cassettes').mkdir()
         for f in cassettes: shutil.copy(f, tmp/'pages/cassettes')
         _write_papers(tmp, room)

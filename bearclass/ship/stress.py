@@ -89,13 +89,14 @@ class Stress:
 
     def __str__(self):
         foreign,own = self.table[self.table.changed.isna()],self.table[self.table.changed.notna()]
-        n,mostly = foreign.n.sum(),foreign.groupby('mostly').n.sum().idxmax()
+        n,bold = foreign.n.sum(),foreign.sure.sum()
+        mostly = f", mostly {foreign.groupby('mostly').n.sum().idxmax()}," if bold else ''
         rest = 'It never warns: it cannot tell the unknown.'
         if self.warns: rest = f'Where its warning (unknown) is heeded, {foreign.unwarned.sum()/n:.0%} are left.'
         counts = own.changed.astype(int)
         worst = ', '.join(f'{what} {k}' for what,k in counts[counts>0].sort_values(ascending=False).items())
         return (
-            f'It takes {foreign.sure.sum()/n:.0%} of {n} foreign pictures for one of its classes, mostly {mostly}, '
+            f'It takes {bold/n:.0%} of {n} foreign pictures for one of its classes{mostly} '
             f'with a probability of {self.sure:.0%} or more. {rest} When {count_of(own.n.max(), "picture")} of its own '
             f'{"is" if own.n.max()==1 else "are"} changed in {len(own)} ways, '
             f'{counts.sum()} of {own.n.sum()} answers change{f" ({worst})" if worst else ""}.')
