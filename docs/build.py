@@ -127,7 +127,7 @@ def write_page(page, s):
     shown = []
     for cell,text in zip(cells[page], source[page]):
         if re.match(r'#\|\s*(hide|default_exp)', text): continue
-        if cell['id'] in linked: shown.append(markdown(f"({cell['id']})="))
+        if cell['id'] in linked and page.parent.name!='_practice': shown.append(markdown(f"({cell['id']})="))
         is_code = cell['cell_type']=='code'
         shown.append({**cell, 'source': re.sub(r'^#\|.*\n?', '', text, flags=re.M) if is_code else prose(text, page)})
     where = f"{s['user']}/{s['repo']}/blob/{s['branch']}/nbs/{page.as_posix()}"
