@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 from urllib.error import HTTPError, URLError
 import numpy as np
 from PIL import Image, ImageEnhance, ImageOps
-from ..core import InputError, MissingError, OfflineError, door, file_sha256, is_offline, new_folder, progress, write_atomic
+from ..core import (InputError, MissingError, OfflineError, door, file_sha256, is_offline, new_folder,
+                            progress, write_atomic)
 from .drawing import BEARS, contact_sheet, draw_bear
 from .pets import draw_pets
 if TYPE_CHECKING: import pandas as pd
@@ -111,9 +112,12 @@ def _manifest_row(row, data, root, seed):
     "What the manifest says about one file."
     try: im = Image.open(io.BytesIO(data))
     except OSError: im = None
-    return dict(query=f"{row['label']} bear", provider='drawn', label=row['label'], status='saved', path=row['path'].relative_to(root).as_posix(),
-                sha256=row['sha256'], bytes=len(data), format=im and im.format, width=im and im.width, height=im and im.height,
-                title=f"Drawn {row['label']} bear, seed {seed}", creator='bearclass', license='cc0', attribution='Drawn by bearclass (CC0 1.0)',
+    label,path = row['label'],row['path'].relative_to(root).as_posix()
+    return dict(query=f'{label} bear', provider='drawn', label=label, status='saved', path=path,
+                sha256=row['sha256'], bytes=len(data),
+                format=im and im.format, width=im and im.width, height=im and im.height,
+                title=f'Drawn {label} bear, seed {seed}', creator='bearclass',
+                license='cc0', attribution='Drawn by bearclass (CC0 1.0)',
                 license_url='https://creativecommons.org/publicdomain/zero/1.0/')
 
 def _write_bears(root, plan, seed):
@@ -175,7 +179,7 @@ def draw_bears(
 
 # %% ../../nbs/samples/03_digits.ipynb #379c6419
 def _to_mnist(small):
-    "A (28, 28) uint8 picture of a digit given as (8, 8), 0 to 16: white on black, 20 pixels tall or wide, centred by mass."
+    "A (28, 28) uint8 picture of an (8, 8) digit, 0 to 16: white on black, 20 pixels tall or wide, centred by mass."
     im = Image.fromarray(np.clip(small*(255/16), 0, 255).astype(np.uint8))
     rows,cols = (np.flatnonzero(small.max(axis)>1) for axis in (1,0))
     im = im.crop((cols[0], rows[0], cols[-1]+1, rows[-1]+1))
@@ -284,9 +288,9 @@ def _limited(part, digits, limit):
 def digits_folder(
     dest:str|Path,                 # Folder to make; must not exist, or be empty
     digits:tuple[int,...]=(3,7),   # Which digits
-    idx:str|Path|None=None,        # Folder with MNIST's four idx files; `None`: `BEARCLASS_MNIST`, if set, else scikit-learn's digits
+    idx:str|Path|None=None,        # Folder of MNIST's idx files; `None`: `BEARCLASS_MNIST`, or scikit-learn's digits
     names:tuple[str,str]=('train','valid'), # Folders for the two parts; MNIST itself says `('training','testing')`
-    labels:str|None='index',       # The label column of labels.csv: `index` in the sorted digits (MNIST_SAMPLE), `digit` (MNIST_TINY), `None` for no table
+    labels:str|None='index',       # Column of labels.csv: `index` (MNIST_SAMPLE) or `digit` (MNIST_TINY); `None`: no table
     limit:int|None=None,           # At most so many of each digit in each part
     n_test:int=0,                  # Pictures to set aside from the first part, without labels, in the folder `test`
 ) -> Path: # `dest`
@@ -363,8 +367,8 @@ def _fastai_store(url, archive, data, c_key, base):
     from fastai.data.external import fastai_cfg
     from fastcore.net import urldest
     from fastdownload import FastDownload
-    store = FastDownload(
-        fastai_cfg() if base is None else None, module=fastai.data, archive=archive, data=data, base=base or '~/.fastai')
+    cfg = fastai_cfg() if base is None else None
+    store = FastDownload(cfg, module=fastai.data, archive=archive, data=data, base=base or '~/.fastai')
     packed = store.arch_path()/urldest(url).name
     return store.data_path(c_key), store.data_path(c_key, packed).exists() or packed.exists()
 
@@ -380,7 +384,8 @@ def _stand_in(url, folder):
     "Make the offline stand-in for `url` below `folder`, and say so."
     name = url.split('/')[-1].split('.')[0]
     if name not in _RECIPES:
-        raise OfflineError(f'{url!r} cannot be downloaded: there is no network', f'one of {_OFFLINE_URLS}, which can be made offline',
+        raise OfflineError(f'{url!r} cannot be downloaded: there is no network',
+                           f'one of {_OFFLINE_URLS}, which can be made offline',
                            'use one of these, or connect (and unset BEARCLASS_OFFLINE) and call again')
     idx = name.startswith('mnist') and os.environ.get('BEARCLASS_MNIST')
     dest = Path(folder)/f"{name}_{'from_idx' if idx else 'offline'}"

@@ -252,6 +252,6 @@ def draw_pets(
             cat = BREEDS[breed].is_cat
             kin = [o for o in order if BREEDS[o].is_cat==cat]
             lines.append(f'{breed}_{k} {order.index(breed)+1} {2-cat} {kin.index(breed)+1}')
-        for name,some in dict(list=['#Image CLASS-ID SPECIES BREED-ID']+lines, trainval=lines[::2], test=lines[1::2]).items():
-            (tmp/f'annotations/{name}.txt').write_text('\n'.join(some)+'\n')
+        tables = dict(list=['#Image CLASS-ID SPECIES BREED-ID']+lines, trainval=lines[::2], test=lines[1::2])
+        for name,some in tables.items(): (tmp/f'annotations/{name}.txt').write_text('\n'.join(some)+'\n')
     return Path(root)
