@@ -199,7 +199,8 @@ def summary(
     absent = [v for i,v in enumerate(ev.vocab) if i not in ev.targs]
     unknown = f' Nothing is known of {listed(absent)}: no picture of that label was asked about.' if absent else ''
     return (f'Error rate {ev.error_rate:.1%}: {wrong} of {n} pictures wrong '
-            f'(always guessing the largest class: {largest:.1%}). 95% interval: {low:.1%} to {high:.1%}.{unknown}')
+            f'(always guessing the largest class: {largest:.1%} wrong). '
+            f'95% interval: {low:.1%} to {high:.1%}.{unknown}')
 
 # %% ../../nbs/learn/12_interpret.ipynb #bc3bcc98
 @door

@@ -100,7 +100,8 @@ def plot_trial(
     at,when = [0, *to],np.cumsum([0, *n])
     ax.step(when, at, where='post', lw=2)
     for x,a,b,text in zip(when[1:], at, to, why):
-        ax.text(x, max(a, b), f' {text} ', ha='right' if b>a else 'left', va='center', fontsize=8)
+        y,side = (b, 'right') if b>a and x>when[-1]/3 else (a, 'left')   # not over the names of the stages
+        ax.text(x, y, f' {text} ', ha=side, va='center', fontsize=8)
     ax.margins(y=.3)
     ax.set_xlim(0, 1.4*max(when[-1], 1))   # room for the last reason
     ax.set(yticks=range(len(trial.stages)), yticklabels=[s.name for s in trial.stages], xlabel='checked answers')
