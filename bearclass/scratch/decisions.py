@@ -106,8 +106,7 @@ def plot_break_even(
     ax.axvline(outcomes.prob, color='.5', lw=1, ls=':', label=f'held now: {outcomes.prob:.0%}')
     if outcomes.break_even is not None:
         ax.axvline(outcomes.break_even, color='C3', lw=1, ls='--', label=f'break-even: {outcomes.break_even:.0%}')
-    ax.margins(y=.3)   # room for the legend
-    ax.legend(edgecolor='none', framealpha=1, fontsize=8, ncols=2, loc='upper left', columnspacing=1)
+    ax.legend(edgecolor='none', framealpha=1, fontsize=8)   # hides the upright lines where it covers them
     return ax
 
 # %% ../../nbs/scratch/10_decisions.ipynb #58b91c57
