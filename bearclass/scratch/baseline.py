@@ -156,4 +156,4 @@ class LargestClass:
         return self
 
     def predict(self, x): return torch.full((len(x),), self.label)
-    def score(self, x, y): return (self.predict(x)==torch.as_tensor(y).cpu()).float().mean().item()
+    score = PixelSimilarity.score

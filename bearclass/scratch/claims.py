@@ -6,13 +6,13 @@
 from __future__ import annotations
 from bisect import bisect_left
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
 from scipy import stats
 from ..core import InputError, door
-if TYPE_CHECKING:
-    import pandas as pd
-    from matplotlib.axes import Axes
+
 
 # %% auto #0
 __all__ = ['TEMPERATURES', 'R_VALUES', 'PAPER_EQUATION', 'check_between', 'draw_cities', 'LineFit', 'linear_regression',
@@ -109,9 +109,7 @@ def axes_for(
     **labels,       # For matplotlib's `Axes.set`, such as `xlabel`
 ) -> Axes:
     "Axes for a plot, with lines on the left and below only."
-    if ax is None:
-        import matplotlib.pyplot as plt
-        ax = plt.subplots(figsize=figsize, layout='constrained')[1]
+    if ax is None: _,ax = plt.subplots(figsize=figsize, layout='constrained')
     ax.spines[['top', 'right']].set_visible(False)
     ax.set(**labels)
     return ax
@@ -193,10 +191,11 @@ def plot_slopes(
 def _shuffle_p(x, y, n_worlds, seed):
     "Share of shuffled worlds whose slope is as far from 0 as that of `x` and `y`."
     check_between(1, np.inf, n_worlds=n_worlds)
-    rng,dx,dy = np.random.default_rng(seed),x-x.mean(),y-y.mean()
-    shuffled = np.array([rng.permutation(dy)@dx for _ in range(n_worlds)])
-    as_far = np.abs(shuffled)>=abs(dy@dx)*(1-1e-9)   # ties count in spite of rounding
-    return float((1+as_far.sum())/(1+n_worlds))
+    dx = x-x.mean()
+    return float(stats.permutation_test(
+        (y-y.mean(),), lambda y, axis: np.abs(y@dx), permutation_type='pairings', alternative='greater',
+        vectorized=True, n_resamples=n_worlds, random_state=seed).pvalue)
+
 
 # %% ../../nbs/scratch/08_claims.ipynb #fca004dc
 @door
@@ -363,7 +362,6 @@ def practical_effect(
     equation=PAPER_EQUATION,   # As in `climate_r`
 ) -> pd.DataFrame: # One row a place; columns temperature, humidity, R, spreads, cases (new ones in the last generation)
     "What an equation for R means on the ground: does the disease spread, and how far?"
-    import pandas as pd
     check_between(1, np.inf, generations=generations, cases=cases)
     places = places or {'cool and dry': (10, 40), 'hot and humid': (35, 80)}
     df = pd.DataFrame.from_dict(places, orient='index', columns=['temperature', 'humidity'])

@@ -7,14 +7,13 @@ from __future__ import annotations
 import html, json, textwrap
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
 import numpy as np
+import pandas as pd
 from fastcore.basics import patch
+from matplotlib.axes import Axes
 from ..core import InputError, markdown_text, write_atomic
 from .claims import axes_for, check_between
-if TYPE_CHECKING:
-    import pandas as pd
-    from matplotlib.axes import Axes
+
 
 # %% auto #0
 __all__ = ['DRIVETRAIN_QUESTIONS', 'posterior', 'FourOutcomes', 'plot_four_outcomes', 'plot_break_even', 'Drivetrain',
@@ -77,7 +76,6 @@ def value_of_knowing(self:FourOutcomes):
 def table(self:FourOutcomes
 ) -> pd.DataFrame: # Rows actions, columns truths with their probability, and the expected utility
     "The four outcomes with the expected utility of each action."
-    import pandas as pd
     cols = [f'{t} ({p:.0%})' for t,p in zip(self.truths, (self.prob, 1-self.prob))]
     return pd.DataFrame(self.utilities, index=self.actions, columns=cols).assign(expected=self.expected)
 
@@ -108,8 +106,7 @@ def plot_break_even(
     ax.axvline(outcomes.prob, color='.5', lw=1, ls=':', label=f'held now: {outcomes.prob:.0%}')
     if outcomes.break_even is not None:
         ax.axvline(outcomes.break_even, color='C3', lw=1, ls='--', label=f'break-even: {outcomes.break_even:.0%}')
-    ax.margins(y=.3)   # room for the legend
-    ax.legend(frameon=False, fontsize=8, ncols=2, loc='upper left', columnspacing=1)
+    ax.legend(edgecolor='none', framealpha=1, fontsize=8)   # hides the upright lines where it covers them
     return ax
 
 # %% ../../nbs/scratch/10_decisions.ipynb #58b91c57

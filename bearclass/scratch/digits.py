@@ -158,11 +158,10 @@ def plot_images(
     "Draw a stack of pictures as a sheet."
     if axs is None:
         n_rows,n_cols = math.ceil(len(imgs)/n_cols),min(len(imgs), n_cols)
-        figsize = size*n_cols, size*n_rows*(1.2 if titles else 1)
-        _,grid = plt.subplots(n_rows, n_cols, figsize=figsize, squeeze=False,
-                              gridspec_kw=dict(wspace=.05, hspace=.25 if titles else .05))
-        for ax in grid.flat: ax.axis('off')
-        axs = grid.flat
+        fig = plt.figure(figsize=(size*n_cols, size*n_rows*(1.2 if titles else 1)))
+        gaps = dict(wspace=.05, hspace=.25 if titles else .05)
+        axs = fig.subplots(n_rows, n_cols, squeeze=False, gridspec_kw=gaps).ravel()
+        for ax in axs: ax.axis('off')
     titles = titles or ['']*len(imgs)
     return [plot_image(img, str(t), ax, **kwargs) for img,t,ax in zip(imgs, titles, axs)]
 

@@ -4,15 +4,14 @@
 
 # %% ../../nbs/scratch/09_hidden.ipynb #a75ab7f0
 from __future__ import annotations
-from typing import TYPE_CHECKING
 import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
 from scipy import stats
 from scipy.spatial import distance_matrix
 from ..core import InputError
 from .claims import R_VALUES, TEMPERATURES, axes_for, check_between, row_p_values
-if TYPE_CHECKING:
-    import pandas as pd
-    from matplotlib.axes import Axes
+
 
 # %% auto #0
 __all__ = ['draw_city_table', 'multiple_regression', 'added_variable', 'simulate_alone_together', 'plot_alone_together',
@@ -20,15 +19,12 @@ __all__ = ['draw_city_table', 'multiple_regression', 'added_variable', 'simulate
 
 # %% ../../nbs/scratch/09_hidden.ipynb #6858bae8
 def draw_city_table(
-    n_cities:int=100,
     alike:float=.5,     # Correlation of temperature and crowding, -1 to 1
     seed:int=42,
 ) -> pd.DataFrame: # Columns temperature (°C), humidity (%), crowding (standard deviations), R
-    "Cities whose R has three causes, one of which hides another."
-    import pandas as pd
-    check_between(3, np.inf, n_cities=n_cities)
+    "100 cities whose R has three causes, one of which hides another."
     check_between(-1, 1, alike=alike)
-    warm,crowd,rest,hum = np.random.default_rng(seed).normal(size=(4, n_cities))
+    warm,crowd,rest,hum = np.random.default_rng(seed).normal(size=(4, 100))
     df = pd.DataFrame(dict(
         temperature=5 + 5*warm,
         humidity=np.clip(75 + 8*hum, 0, 100),
@@ -54,17 +50,15 @@ def multiple_regression(
     target:str='R',   # Column to explain
 ) -> pd.DataFrame: # One row a cause, first `intercept`; columns slope, stderr, p, and the 95 % interval: low, high
     "Least squares with several causes at once."
-    import pandas as pd
     a,y = _design(df, target)
+    coef,_,rank,_ = np.linalg.lstsq(a, y, rcond=None)
     n_left = len(y)-a.shape[1]
-    if n_left<1 or np.linalg.matrix_rank(a)<a.shape[1]:
+    if n_left<1 or rank<a.shape[1]:
         raise InputError(
             f'{len(y)} rows for {a.shape[1]-1} causes, or causes that contain the same twice',
             'at least two rows more than causes, none of which follows from the others',
             'collect more, or drop one of those that move together or never move')
-    inverse = np.linalg.inv(a.T@a)
-    coef = inverse@(a.T@y)
-    stderr = np.sqrt(((y-a@coef)**2).sum()/n_left*np.diag(inverse))
+    stderr = np.sqrt(((y-a@coef)**2).sum()/n_left*np.diag(np.linalg.inv(a.T@a)))
     half = stats.t.ppf(.975, n_left)*stderr
     p = 2*stats.t.sf(np.abs(coef/stderr), n_left)
     columns = dict(slope=coef, stderr=stderr, p=p, low=coef-half, high=coef+half)
@@ -74,11 +68,10 @@ def multiple_regression(
 def added_variable(
     df:pd.DataFrame, # As for `multiple_regression`, with at least two causes
     name:str,        # The cause to look at
-    target:str='R',  # Column to explain
-) -> tuple[np.ndarray, np.ndarray]: # What is left of `name` and of `target`, each (n,)
-    "What is left of a cause and of the target once the other causes have explained what they can."
-    a,_ = _design(df.drop(columns=name), target)
-    both = df[[name, target]].to_numpy(dtype=float)
+) -> tuple[np.ndarray, np.ndarray]: # What is left of `name` and of R, each (n,)
+    "What is left of a cause and of R once the other causes have explained what they can."
+    a,_ = _design(df.drop(columns=name), 'R')
+    both = df[[name, 'R']].to_numpy(dtype=float)
     return tuple((both - a@np.linalg.lstsq(a, both, rcond=None)[0]).T)
 
 # %% ../../nbs/scratch/09_hidden.ipynb #1971b837
@@ -87,7 +80,6 @@ def simulate_alone_together(
     seed:int=42,      # Of the first world; the next have the next
 ) -> pd.DataFrame: # One row a world; columns slope_alone, p_alone, slope_together, p_together
     "Temperature's slope and p-value in each world: by itself, and beside the other causes."
-    import pandas as pd
     rows = []
     for s in range(seed, seed+n_worlds):
         df = draw_city_table(seed=s)
@@ -158,16 +150,13 @@ def effective_n(
 
 # %% ../../nbs/scratch/09_hidden.ipynb #90388209
 def simulate_neighbours(
-    reaches=(0, .05, .1, .2, .3), # As in `neighbour_correlation`
-    n_cities:int=100,
     n_worlds:int=2000,
     seed:int=42,
 ) -> pd.DataFrame: # One row a reach; columns effective_cities, false_alarms, corrected
     "How often p < 0.05 cries wolf when neighbours are alike: counting all cities, and counting the effective ones."
-    import pandas as pd
-    rows = []
+    rows,reaches = [], (0, .05, .1, .2, .3)
     for reach in reaches:
-        xy,x,y = draw_maps(reach, n_cities, n_worlds, seed=seed)
+        xy,x,y = draw_maps(reach, n_worlds=n_worlds, seed=seed)
         n = effective_n(neighbour_correlation(xy, reach))
         rows.append((n, (row_p_values(x, y)<.05).mean(), (row_p_values(x, y, n)<.05).mean()))
     columns = ['effective_cities', 'false_alarms', 'corrected']
@@ -179,7 +168,8 @@ def plot_neighbours(
     ax:Axes|None=None,  # Axes to draw on; a new figure if `None`
 ) -> Axes:
     "False alarms against the reach of likeness; the dotted line is what was promised."
-    ax = axes_for(ax, (6, 2.8), xlabel="reach (share of the map's side)", ylabel='false alarms', xmargin=.15)
+    ax = axes_for(ax, (6, 2.8), xlabel="reach (share of the map's side)", ylabel='false alarms',
+                  xticks=[0, .1, .2, .3], xlim=(-.12, 1.05*table.index.max()))   # room for the first label
     ax.plot(table.index, table[['false_alarms', 'corrected']], 'o-', label=['all cities counted', 'effective cities'])
     ax.axhline(.05, color='k', lw=.8, ls=':')
     for x,row in table.iterrows():

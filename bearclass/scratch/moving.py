@@ -18,7 +18,7 @@ from .sgd import Run, descend, fit_line
 # %% auto #0
 __all__ = ['VERDICTS', 'two_valleys', 'roll_ball', 'fit_curve', 'plot_fit', 'plot_losses', 'plot_filmstrip', 'animate_fit',
            'Surface', 'loss_surface', 'plot_loss_surface', 'judge_run', 'explore_run', 'plot_explored', 'drawn_png',
-           'explore_sgd']
+           'live_picture', 'explore_sgd']
 
 # %% ../../nbs/scratch/05_moving.ipynb #6ad64992
 def two_valleys(
@@ -200,11 +200,10 @@ def explore_run(
     lr:float=.1,
     bs:int=100,         # Rows in a mini-batch, 1 to 100
     start:float=-1.,    # Slope to begin with; the height begins at 1
-    n_steps:int=50,
 ) -> tuple[Run, str]: # The run, and its verdict
     "What the sliders below ask for: the ice-cream line, fitted and judged."
-    run = fit_line(lr=lr, n_steps=n_steps, start=(float(start), 1.), bs=None if bs>=100 else bs, keep_going=True)
-    return run, 'diverging' if len(run)<n_steps else judge_run(run)
+    run = fit_line(lr=lr, n_steps=50, start=(float(start), 1.), bs=None if bs>=100 else bs, keep_going=True)
+    return run, 'diverging' if len(run)<50 else judge_run(run)
 
 # %% ../../nbs/scratch/05_moving.ipynb #30b9020c
 def plot_explored(
@@ -230,6 +229,20 @@ def drawn_png(
     fig.savefig(out, format='png')
     return out.getvalue()
 
+def live_picture(
+    draw,     # Function that draws on a `Figure`
+    controls, # Widgets; whenever the value of one changes, the picture is drawn again
+    **kw,     # For the `Figure`
+): # An `ipywidgets.Image`
+    "A picture that follows its controls."
+    import ipywidgets as w
+    picture = w.Image(format='png', layout=dict(width='680px', max_width='100%'))   # a box would stretch it
+    def _draw(change=None): picture.value = drawn_png(draw, **kw)
+    for o in controls: o.observe(_draw, 'value')
+    _draw()
+    return picture
+
+
 # %% ../../nbs/scratch/05_moving.ipynb #5e5ea365
 def explore_sgd(
 ): # An `ipywidgets.VBox`; `.lr`, `.bs`, `.start` are its sliders, `.picture` and `.words` what came of it
@@ -239,14 +252,13 @@ def explore_sgd(
     lr = w.FloatLogSlider(value=.1, min=-3, max=.3, step=.02, description='learning rate', **opts)
     bs = w.SelectionSlider(value=100, options=[1, 2, 4, 8, 16, 32, 64, 100], description='batch size', **opts)
     start = w.FloatSlider(value=-1, min=-6, max=10, step=.5, description='start slope', **opts)
-    picture = w.Image(format='png', layout=dict(width='680px', max_width='100%'))   # a box would stretch it
-    box = w.VBox([lr, bs, start, w.HTML(), picture])
-    box.lr,box.bs,box.start,box.words,box.picture = box.children
-    def _show(change=None):
+    words = w.HTML()
+    def _draw(fig):
         run,verdict = explore_run(lr.value, bs.value, start.value)
-        draw = lambda fig: plot_explored(run, verdict, fig.subplots(1, 2))
-        picture.value = drawn_png(draw, figsize=(7.5, 3.2), dpi=100)
-        box.words.value = f'<b>{verdict}</b>: {VERDICTS[verdict]}'
-    for slider in (lr, bs, start): slider.observe(_show, 'value')
-    _show()
+        plot_explored(run, verdict, fig.subplots(1, 2))
+        words.value = f'<b>{verdict}</b>: {VERDICTS[verdict]}'
+    picture = live_picture(_draw, (lr, bs, start), figsize=(7.5, 3.2), dpi=100)
+    box = w.VBox([lr, bs, start, words, picture])
+    box.lr,box.bs,box.start,box.words,box.picture = box.children
     return box
+

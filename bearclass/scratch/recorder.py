@@ -8,11 +8,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 import matplotlib.pyplot as plt
 import numpy as np
+from fastcore.basics import store_attr
 from matplotlib.axes import Axes
 from torch import Tensor
 from ..core import InputError
 from .classifier import plot_weights
-from .moving import drawn_png
+from .moving import live_picture
 
 # %% auto #0
 __all__ = ['Recording', 'FlightRecorder', 'record', 'plot_loss_and_sizes', 'plot_moment', 'scrub']
@@ -35,6 +36,8 @@ class Recording:
 # %% ../../nbs/scratch/07_recorder.ipynb #51f4bdde
 def _copies(tensors):
     "The numbers of tensors, by name."
+    if any(t is None for t in tensors.values()):
+        raise InputError('no gradient yet', 'a call between `backward()` and the step', 'move the call')
     return {name: t.detach().cpu().numpy().copy() for name,t in tensors.items()}
 
 class FlightRecorder:
@@ -44,16 +47,13 @@ class FlightRecorder:
         every:int=1,                    # Keep the weights at every so many steps
         score:Callable|None=None,       # () -> accuracy now
     ):
-        self.params,self.every,self.score = params, every, score
+        store_attr()
         self.steps,self.weights,self.grads,self.losses,self.scores = [], [], [], [], []
 
     def __call__(self, loss:float) -> None:
         if len(self.losses)%self.every==0:
             self._keep_weights()
-            grads = {name: p.grad for name,p in self.params.items()}
-            if any(g is None for g in grads.values()):
-                raise InputError('no gradient yet', 'a call between `backward()` and the step', 'move the call')
-            self.grads.append(_copies(grads))
+            self.grads.append(_copies({name: p.grad for name,p in self.params.items()}))
         self.losses.append(loss)
 
     def _keep_weights(self):
@@ -79,12 +79,13 @@ def record(
     "Train a model and keep its weights, gradients and losses; the model is fitted afterwards."
     every = every or max(1, model.epochs*-(-len(x)//model.bs)//100)
     score = (lambda: model.score(*valid)) if valid is not None else None
-    recorders = []
+    recorder = FlightRecorder({}, every, score)
     def _on_step(loss):
-        if not recorders: recorders.append(FlightRecorder(model.params, every, score))   # `fit` makes the parameters
-        recorders[0](loss)
+        recorder.params = model.params   # `fit` makes them
+        recorder(loss)
     model.fit(x, y, on_step=_on_step)
-    return recorders[0].recording()
+    return recorder.recording()
+
 
 # %% ../../nbs/scratch/07_recorder.ipynb #7377357c
 def plot_loss_and_sizes(
@@ -137,15 +138,12 @@ def scrub(
 ): # An `ipywidgets.VBox`; `.slider` chooses the moment, `.picture` shows it
     "A slider over the moments of a run, with a play button."
     import ipywidgets as w
-    box = w.VBox()
-    box.slider = w.IntSlider(max=len(rec)-1, description='moment', layout=dict(width='420px'))
-    box.picture = w.Image(format='png', layout=dict(width='680px', max_width='100%'))   # a box would stretch it
+    slider = w.IntSlider(max=len(rec)-1, description='moment', layout=dict(width='420px'))
     play = w.Play(max=len(rec)-1, interval=400)
-    box.link = w.jslink((play, 'value'), (box.slider, 'value'))
-    box.children = w.HBox([play, box.slider]),box.picture
-    def _show(change=None):
-        draw = lambda fig: plot_moment(rec, box.slider.value, since_start, fig)
-        box.picture.value = drawn_png(draw, figsize=(7.5, 5), dpi=100)
-    box.slider.observe(_show, 'value')
-    _show()
+    draw = lambda fig: plot_moment(rec, slider.value, since_start, fig)
+    picture = live_picture(draw, [slider], figsize=(7.5, 5), dpi=100)
+    box = w.VBox([w.HBox([play, slider]), picture])
+    box.slider,box.picture = slider,picture
+    box.link = w.jslink((play, 'value'), (slider, 'value'))
     return box
+

@@ -30,8 +30,8 @@ _bs,_steps,_lr = 16, 60, 1.
 @lru_cache(maxsize=1)
 def _pictures():
     "Pixels 0 to 255 as (360, 784) floats, and 1 for a three: of the digits that `load_digits` finds."
-    with contextlib.redirect_stdout(io.StringIO()): x,y,x_valid,y_valid = load_digits(digits=(3, 7))
-    x,y = torch.cat([x, x_valid]),torch.cat([y, y_valid])
+    with contextlib.redirect_stdout(io.StringIO()): digits = load_digits(digits=(3, 7))
+    x,y = torch.cat(digits[::2]),torch.cat(digits[1::2])   # to learn from and to check with, in one pile
     some = torch.cat([torch.nonzero(y==k)[:180,0] for k in (3, 7)])
     return x[some].flatten(1).float(), (y[some]==3).float()
 
@@ -48,14 +48,6 @@ def _prepare(bug, g):
     if bug=='validation set leaked': train = order
     return x, y, train, valid
 
-def _start(bug, g):
-    "The network's parameters."
-    p = dict(
-        w1=torch.randn(784, 16, generator=g)*(2/784)**.5, b1=torch.zeros(16),
-        w2=torch.randn(16, generator=g)*2, b2=torch.zeros(1))
-    if bug=='weights all equal': p['w1'][:],p['w2'][:] = .02, .5
-    return {k: v.requires_grad_() for k,v in p.items()}
-
 def _batches(bug, train, g):
     "Rows of one batch after the other."
     while True:
@@ -64,13 +56,24 @@ def _batches(bug, train, g):
             while bug=='batch always the same': yield rows
             if len(rows)==_bs: yield rows
 
-# %% ../../nbs/scratch/11_sabotage.ipynb #07e3bb14
+
+# %% ../../nbs/scratch/11_sabotage.ipynb #afd2c5f4
+def _start(bug, g):
+    "The network's parameters."
+    p = dict(
+        w1=torch.randn(784, 16, generator=g)*(2/784)**.5, b1=torch.zeros(16),
+        w2=torch.randn(16, generator=g)*2, b2=torch.zeros(1))
+    if bug=='weights all equal': p['w1'][:],p['w2'][:] = .02, .5
+    return {k: v.requires_grad_() for k,v in p.items()}
+
 def _scores(bug, p, xb):
     "One score for each picture, above 0 for a three."
     hidden = (xb@p['w1'] + p['b1']).relu()
     votes = hidden*p['w2']                                                         # (pictures, hidden units)
     return votes.mean(0 if bug=='wrong axis in the mean' else 1) + p['b2']
 
+
+# %% ../../nbs/scratch/11_sabotage.ipynb #07e3bb14
 def _loss(bug, probs, yb):
     "Mean distance of the probabilities from the labels."
     return torch.where(yb==1, probs if bug=='forgot 1 - p' else 1-probs, probs).mean()
@@ -146,25 +149,6 @@ def step_over_gradient(
     size[size<1e-12] = np.nan
     return -(steps*grad).sum((1, 2))/size
 
-# %% ../../nbs/scratch/11_sabotage.ipynb #401e7d2b
-def plot_trace(
-    trace:Trace,
-) -> Figure:
-    "Draw what the recorder kept, on one page."
-    fig = plt.figure(figsize=(10.5, 7.6), layout='constrained')
-    left,right = fig.subfigures(1, 2, width_ratios=(1, 1.05))
-    loss,size,steps,rows = left.subplots(4, 1)
-    plot_loss_and_sizes(trace.recording, (loss, size))
-    _plot_steps(trace, steps)
-    _plot_rows(trace, rows)
-    top,middle,bottom = right.subfigures(3, 1, height_ratios=(1.2, 1, 1.4))
-    ax = top.subplots()
-    ax.imshow(trace.probs.T, aspect='auto', cmap='PiYG', vmin=0, vmax=1)
-    ax.set(xlabel='step', ylabel='place in the batch', title='probability of a three: green yes, pink no')
-    _plot_pictures(trace, middle)
-    _plot_units(trace, bottom)
-    return fig
-
 # %% ../../nbs/scratch/11_sabotage.ipynb #2612e741
 def _plot_steps(trace, ax):
     "Step over gradient, beside the learning rate."
@@ -178,8 +162,8 @@ def _plot_steps(trace, ax):
 def _plot_rows(trace, ax):
     "A dot for every row of every batch."
     held = np.isin(trace.rows, trace.valid_rows)
-    ax.plot(trace.rows, '.', ms=3, color='tab:blue')
-    ax.plot(np.where(held, trace.rows, np.nan), '.', ms=3, color='red')
+    ax.plot(trace.rows, 'C0.', ms=3)
+    ax.plot(np.where(held, trace.rows, np.nan), 'r.', ms=3)
     ax.set_title('which rows were in the batch; red: of the validation set', fontsize=9)
     ax.set(xlabel='step', ylabel='row')
 
@@ -201,6 +185,25 @@ def _plot_units(trace, fig):
     fig.suptitle('weights of the eight hidden units that changed most', fontsize=9)
     for axs,(name,W) in zip(fig.subplots(3, 8), rows.items()):
         plot_weights(W[:,busiest], axs=axs)[0].set_ylabel(name, fontsize=8)
+
+# %% ../../nbs/scratch/11_sabotage.ipynb #401e7d2c
+def plot_trace(
+    trace:Trace,
+) -> Figure:
+    "Draw what the recorder kept, on one page."
+    fig = plt.figure(figsize=(10.5, 7.6), layout='constrained')
+    left,right = fig.subfigures(1, 2, width_ratios=(1, 1.05))
+    loss,size,steps,rows = left.subplots(4, 1)
+    plot_loss_and_sizes(trace.recording, (loss, size))
+    _plot_steps(trace, steps)
+    _plot_rows(trace, rows)
+    top,middle,bottom = right.subfigures(3, 1, height_ratios=(1.2, 1, 1.4))
+    ax = top.subplots()
+    ax.imshow(trace.probs.T, aspect='auto', cmap='PiYG', vmin=0, vmax=1)
+    ax.set(xlabel='step', ylabel='place in the batch', title='probability of a three: green yes, pink no')
+    _plot_pictures(trace, middle)
+    _plot_units(trace, bottom)
+    return fig
 
 # %% ../../nbs/scratch/11_sabotage.ipynb #7eff6d1e
 def _differ(a, b):
@@ -363,7 +366,7 @@ def check_answer(
     "Grade an answer by running the code with that bug from the same seed, and comparing the traces."
     _check_name(answer)
     guess = _run(answer, trace.seed)
-    sign = '' if answer==NO_BUG else evidence(trace)[answer][1]
+    sign = '' if answer==NO_BUG else _evidence[answer](trace)[1]   # the one that is asked for: all ten take a while
     for step in _differ(trace, guess):
         there,here = guess.recording.losses[step],trace.recording.losses[step]
         why = f'With {answer!r} the loss at step {step} would be {there:.3f}, and here it is {here:.3f}.'

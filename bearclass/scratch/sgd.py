@@ -297,22 +297,22 @@ def ice_cream(
     return x, x@torch.tensor([3., 2.]) + torch.rand(n, generator=g)
 
 # %% ../../nbs/scratch/03_sgd.ipynb #8cd7c3c0
+@dataclass(repr=False)
 class DataLoader:
     "Hands out `(xb, yb)` of `bs` rows at a time, each row once an epoch. Like torch's `DataLoader` for tensors."
-    def __init__(self,
-        x:Tensor,             # (N, ...)
-        y:Tensor,             # (N, ...)
-        bs:int=64,            # Rows in a batch; the last one may have fewer
-        shuffle:bool=False,   # Whether each epoch has an order of its own
-        seed:int|None=None,   # Fixes these orders; `None` draws from torch's own generator
-    ):
-        if not len(x) or len(x)!=len(y):
+    x:Tensor             # (N, ...)
+    y:Tensor             # (N, ...)
+    bs:int=64            # Rows in a batch; the last one may have fewer
+    shuffle:bool=False   # Whether each epoch has an order of its own
+    seed:int|None=None   # Fixes these orders; `None` draws from torch's own generator
+
+    def __post_init__(self):
+        if not len(self.x) or len(self.x)!=len(self.y):
             raise InputError(
-                f'{len(x)} inputs and {len(y)} targets',
+                f'{len(self.x)} inputs and {len(self.y)} targets',
                 'as many of one as of the other, and some',
                 'check how they were made')
-        self.x,self.y,self.bs,self.shuffle = x, y, bs, shuffle
-        self.generator = None if seed is None else torch.Generator().manual_seed(seed)
+        self.generator = None if self.seed is None else torch.Generator().manual_seed(self.seed)
 
     def __len__(self): return math.ceil(len(self.x)/self.bs)
 
