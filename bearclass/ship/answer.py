@@ -117,10 +117,9 @@ def _bar_html(label, p, first):
 
 def bars_html(
     prediction:Prediction,
-    k:int=3, # How many classes, at most
 ) -> str: # A list with one bar for each class, most probable first
-    "The `k` most probable classes as bars, readable aloud too."
-    bars = ''.join(_bar_html(l, p, i==0) for i,(l,p) in enumerate(prediction.top(k)))
+    "The three most probable classes as bars, readable aloud too."
+    bars = ''.join(_bar_html(l, p, i==0) for i,(l,p) in enumerate(prediction.top()))
     return f'<ul class="bc-bars">{bars}</ul>'
 
 # %% ../../nbs/ship/04_answer.ipynb #fcf3021e
@@ -246,16 +245,13 @@ def answers_html(
 def page_html(
     predictor,                     # A `Predictor`
     files:list[tuple[str, bytes]], # From `uploaded_files`
-    texts:dict=TEXTS,              # From `page_texts`
 ) -> str: # HTML; empty for no file
     "What to show for an upload."
-    return answers_html([answer_for(predictor, *f, texts=texts) for f in files])
+    return answers_html([answer_for(predictor, *f) for f in files])
 
 # %% ../../nbs/ship/04_answer.ipynb #04ex0002
 def example_pictures(
     predictor,  # A `Predictor`
-    most:int=4, # How many, at most
-) -> list[bytes]: # PNG files
+) -> list[bytes]: # PNG files, four at most
     "Pictures that come with the model."
-    if not hasattr(predictor, 'bundle'): return []
-    return [png for png,_ in predictor.bundle.golden[:most]]
+    return [png for png,_ in predictor.bundle.golden[:4]] if hasattr(predictor, 'bundle') else []

@@ -142,7 +142,7 @@ async def _refused(request, e):
 
 # %% ../../nbs/ship/06_api.ipynb #951ff737
 def _counted(app, paths, tally):
-    "An application whose answers and their seconds are counted by path and status; paths that are none of ours are one."
+    "An application, its answers and their seconds counted by path and status; paths that are none of ours are one."
     async def call(scope, receive, send):
         start,asked = time.perf_counter(), scope.get('path')
         path = asked if asked in paths else 'other'

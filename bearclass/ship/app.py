@@ -27,7 +27,7 @@ __all__ = ['APP_NOTEBOOK', 'show_answers', 'take_upload', 'classifier_app', 'app
 
 # %% ../../nbs/ship/05_app.ipynb #4b6bfa94
 def _style(texts):
-    choose = re.sub(r'[^a-zA-Z0-9 ]', lambda c: f'\\{ord(c[0]):x} ', texts['choose'])   # escaped as style sheets want it
+    choose = re.sub(r'[^a-zA-Z0-9 ]', lambda c: f'\\{ord(c[0]):x} ', texts['choose'])   # as style sheets escape it
     return f"<style>\n{static_text('app.css')}.bearclass {{--bc-choose:\"{choose}\"}}</style>"
 
 # %% ../../nbs/ship/05_app.ipynb #0b0b4327

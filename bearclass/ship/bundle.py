@@ -46,17 +46,21 @@ __all__ = ['CALIBRATE_FROM', 'SILENT_BELOW', 'read_preprocessing', 'presizing', 
 # %% ../../nbs/ship/01_bundle.ipynb #8e302aa8
 _harmless = 'ToTensor', 'IntToFloatTensor', 'Pipeline', 'Categorize', 'PILImage', 'PILImageBW'
 
+def _side(kind, size):
+    "The side of a square."
+    if len(set(size))==1: return size[0]
+    raise InputError(f'{kind} to size={size}', 'a square', 'train with one number as size')
+
 def _geometry(t):
     "How a transform makes a square, as in `config.json`, or None when it is another kind."
     kind = type(t).__name__
     if kind=='Fit': return dict(size=t.size, method=t.method, zoom=t.zoom, around=None)
     if kind not in ('Resize', 'RandomResizedCrop'): return None
-    w,h = t.size
-    if w!=h: raise InputError(f'{kind} to {w} x {h} pixels', 'a square', 'train with one number as size')
+    side = _side(kind, t.size)
     if kind=='RandomResizedCrop':
-        return dict(size=w, method='squish', zoom=1 + np.ceil(w*t.val_xtra/8)*8/w, around=None)
+        return dict(size=side, method='squish', zoom=1 + np.ceil(side*t.val_xtra/8)*8/side, around=None)
     method = str(getattr(t.method, 'value', t.method))
-    return dict(size=w, method=method, zoom=1., around=None if method=='squish' else EDGES[str(t.pad_mode)])
+    return dict(size=side, method=method, zoom=1., around=None if method=='squish' else EDGES[str(t.pad_mode)])
 
 
 # %% ../../nbs/ship/01_bundle.ipynb #980b7aa4
@@ -85,8 +89,8 @@ def read_preprocessing(
 def _shrinks(batch):
     "The transform of a batch that makes its pictures smaller, if any."
     t = next((t for t in batch if 'AffineCoordTfm' in [kind.__name__ for kind in type(t).__mro__]), None)
-    if t is None or len(set(t.cp_size))==1: return t
-    raise InputError(f'`aug_transforms` with size={t.size}', 'a square', 'train with one number as size')
+    if t: _side('`aug_transforms`', t.cp_size)
+    return t
 
 # %% ../../nbs/ship/01_bundle.ipynb #9e51e001
 def presizing(
@@ -158,9 +162,8 @@ def _without_notes(proto):
     "The model's bytes without source paths, tracebacks and intermediate shapes."
     g = proto.graph
     for part in (proto, g, *g.node, *g.initializer, *g.input, *g.output):
-        part.doc_string = ''
-        if hasattr(part, 'metadata_props'): del part.metadata_props[:]
-    del g.value_info[:]
+        for note in 'doc_string', 'metadata_props': part.ClearField(note)
+    g.ClearField('value_info')
     return proto.SerializeToString()
 
 # %% ../../nbs/ship/01_bundle.ipynb #fa1f0001
@@ -194,12 +197,11 @@ def _agreement(before, after, kind):
 def pick_golden(
     files:list,   # Candidate pictures
     labels:list,  # Their labels
-    n:int=4,      # How many, about
-) -> list[Path]: # One of each label, in turn, until there are `n`
+) -> list[Path]: # One of each label, in turn, until there are four
     "A few pictures that between them show as many classes as possible."
     by = {}
     for f,l in zip(files, labels): by.setdefault(l, []).append(Path(f))
-    return [f for row in zip_longest(*by.values()) for f in row if f][:n]
+    return [f for row in zip_longest(*by.values()) for f in row if f][:4]
 
 def _small_png(file, size):
     "The picture as PNG bytes, its longer side a quarter more than the network's input."
@@ -423,14 +425,12 @@ def _versions():
 def _facts(learn):
     "(data, evaluation): what the learner knows of its data, and how well it does on pictures kept aside."
     dls,kind = learn.dls,answer_kind(learn.dls)
-    pairs = [(f, _names(y, dls)) for ds in (dls.train_ds, dls.valid_ds) for f,y in zip(picture_files(ds), _targets(ds))]
+    pairs = [(f, _names(y, dls)) for ds in (dls.train_ds, dls.valid_ds) for f,y in zip(picture_files(ds), ds.tls[-1])]
     pairs = [(f, names) for f,names in pairs if f.is_file()]   # some may have been set aside since
     if not pairs: return dict(n=0, labels={}, fingerprint=None), None
     data = data_summary([f for f,_ in pairs], [', '.join(names) for _,names in pairs])
     if kind!='one': data['labels'] = dict(Counter(l for _,names in pairs for l in names)) if kind=='several' else {}
     return data, evaluate(learn) if kind=='one' else _asked(learn)
-
-def _targets(ds): return [ds.tls[-1][i] for i in range(len(ds.items))]
 
 def _names(y, dls):
     "What a target stands for, as texts."

@@ -73,10 +73,6 @@ def _policy(script, style):
     return (f"default-src 'none'; script-src {_fingerprint(script)} 'wasm-unsafe-eval' blob:; "
             f"style-src {_fingerprint(style)}; img-src blob:; base-uri 'none'; form-action 'none'")
 
-def _credits(bundle):
-    own = bundle.files.get('ATTRIBUTION.md', b'').decode(errors='replace')
-    return f'{own}\nONNX Runtime Web 1.30.0, Microsoft, MIT licence.'
-
 def page_text(
     predictor:Predictor,   # The model
     runtime:list[bytes],   # From `web_runtime`
@@ -84,10 +80,11 @@ def page_text(
     "The page as text."
     bundle,style,code = predictor.bundle, static_text('own_page.css')+static_text('app.css'), static_text('one_page.js')
     script,wasm = runtime
-    card = bundle.files.get('README.md', b'').decode(errors='replace')
+    card,whose = [bundle.files.get(n, b'').decode(errors='replace') for n in ('README.md', 'ATTRIBUTION.md')]
+    whose += '\nONNX Runtime Web 1.30.0, Microsoft, MIT licence.'
     return Template(static_text('one_page.html')).substitute(
         policy=_policy(code, style), title=html.escape(title_for(predictor.vocab)), style=style,
-        known=html.escape(foot_text(predictor)), card=html.escape(card), credits=html.escape(_credits(bundle)),
+        known=html.escape(foot_text(predictor)), card=html.escape(card), credits=html.escape(whose),
         facts=_facts(predictor), runtime=_packed(script), wasm=_packed(wasm), model=_packed(bundle.files['model.onnx']),
         bank=_bank_block(predictor.bank), script=code)
 
