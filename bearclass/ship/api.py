@@ -12,7 +12,7 @@ from pathlib import Path
 from ..core import DependencyError, InputError, MissingError, static_text
 from .answer import foot_text, page_html, title_for, unreadable_text
 from .app import check_host, check_port
-from .predictor import Bundle, Predictor, check_one_class
+from .predictor import Bundle, Predictor, as_predictor, check_one_class
 try:
     import uvicorn
     from python_multipart import multipart   # noqa: F401 Starlette reads forms with it
@@ -167,7 +167,7 @@ def create_api(
     seconds:float=30.,       # After which a request gets 504, an upload 408
 ) -> Starlette: # An ASGI application
     "A model behind an address: `POST /classify` with a picture in the form's field `file`."
-    if not isinstance(predictor, Predictor): predictor = Predictor(predictor, n_threads=1)
+    predictor = as_predictor(predictor, n_threads=1)
     check_one_class(predictor)
     desk,tally = _Desk(predictor, Turns(seconds=seconds)), Counter()
     async def metrics(request): return PlainTextResponse(_metrics(tally))

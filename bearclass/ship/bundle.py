@@ -6,7 +6,7 @@
 from __future__ import annotations
 import copy, json, os, platform, tempfile
 from collections import Counter
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import replace as changed
 from datetime import datetime, timezone
 from hashlib import sha256
@@ -168,11 +168,11 @@ def _without_notes(proto):
 
 # %% ../../nbs/ship/01_bundle.ipynb #fa1f0001
 @contextmanager
-def _rounded(learn):
-    "As long as it lasts, the weights of a learner are numbers of 16 bits."
+def _rounded(learn, half=True):
+    "As long as it lasts, the weights of a learner are numbers of 16 bits, if that is wanted."
     own,learn.model = learn.model,copy.deepcopy(learn.model)
     for p in learn.model.parameters():
-        if p.ndim>1: p.data = p.data.half().float()
+        if half and p.ndim>1: p.data = p.data.half().float()
     try: yield
     finally: learn.model = own
 
@@ -416,10 +416,6 @@ also for one that shows something quite different.
 Nothing in this folder is code. `MANIFEST.json` lists every file with its sha256.
 """
 
-def _versions():
-    packages = 'bearclass torch torchvision fastai onnx pillow numpy'.split()
-    return {'python': platform.python_version(), **{p: version(p) for p in packages}}
-
 
 # %% ../../nbs/ship/01_bundle.ipynb #165de728
 def _facts(learn):
@@ -495,7 +491,7 @@ def export_bundle(
     "Write a learner as plain data, calibrated; it has answered as the learner does and been read again."
     check_destination(path, replace)
     before = _facts(learn)[1] if half else None
-    with _rounded(learn) if half else nullcontext(): files,about = _contents(learn, path, golden, half, before)
+    with _rounded(learn, half): files,about = _contents(learn, path, golden, half, before)
     with new_folder(path, replace) as tmp:
         write_bundle(tmp, files, about)
         open_bundle(tmp)   # as it will be read, or raises
@@ -555,8 +551,11 @@ def write_bundle(
 ) -> None:
     "Write the files and the manifest that fingerprints them."
     listed = {n: dict(bytes=len(b), sha256=sha256(b).hexdigest()) for n,b in sorted(files.items())}
-    now = datetime.now(timezone.utc).isoformat(timespec='seconds')
-    text = json.dumps(dict(format=FORMAT, created=now, versions=_versions(), **about, files=listed), indent=1).encode()
+    versions = {p: version(p) for p in 'bearclass torch torchvision fastai onnx pillow numpy'.split()}
+    about = dict(
+        format=FORMAT, created=datetime.now(timezone.utc).isoformat(timespec='seconds'),
+        versions={'python': platform.python_version(), **versions}, **about, files=listed)
+    text = json.dumps(about, indent=1).encode()
     seal = f'{sha256(text).hexdigest()}  MANIFEST.json\n'
     write_files(folder, files | {'MANIFEST.json': text, 'MANIFEST.sha256': seal})
 

@@ -11,7 +11,7 @@ import numpy as np
 from ..core import InputError, MissingError, OfflineError, cache_folder, is_offline, static_text, write_atomic
 from ..images import MAX_PIXELS
 from .answer import LIKELY, PROBABLE, UNLIKE, foot_text, megabytes, title_for
-from .predictor import GOLDEN_TOLERANCE, Bundle, Predictor, check_one_class
+from .predictor import GOLDEN_TOLERANCE, Bundle, Predictor, as_predictor, check_one_class
 
 # %% auto #0
 __all__ = ['LARGE_PAGE', 'LARGEST_PAGE', 'web_runtime', 'page_text', 'export_page']
@@ -101,7 +101,7 @@ def export_page(
     path = Path(path)
     if path.exists() and not replace:
         raise InputError(f'{str(path)!r} already exists', 'a new name', 'choose another, or pass `replace=True`')
-    predictor = bundle if isinstance(bundle, Predictor) else Predictor(bundle)
+    predictor = as_predictor(bundle)
     check_one_class(predictor, simple=True)
     text = page_text(predictor, web_runtime(runtime)).encode()
     if len(text)>LARGEST_PAGE:

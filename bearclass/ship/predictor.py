@@ -18,8 +18,8 @@ if TYPE_CHECKING: import pandas as pd
 
 # %% auto #0
 __all__ = ['FORMAT', 'KINDS', 'EDGES', 'GOLDEN_TOLERANCE', 'Bundle', 'is_left_behind', 'is_number', 'open_bundle',
-           'fit_as_fastai', 'Prediction', 'softmax', 'sigmoid', 'Predictor', 'answers_table', 'predict_folder',
-           'check_one_class']
+           'fit_as_fastai', 'Prediction', 'softmax', 'sigmoid', 'Predictor', 'as_predictor', 'answers_table',
+           'predict_folder', 'check_one_class']
 
 # %% ../../nbs/ship/03_predictor.ipynb #46316047
 FORMAT = 1
@@ -379,7 +379,14 @@ class Predictor:
         if want.shape!=(len(self.vocab),): raise ValueError('one probability a class')
         return np.abs((self.predict(png).probs-want)/np.maximum(1, np.abs(want))).max()
 
-# %% ../../nbs/ship/03_predictor.ipynb #f01de200
+# %% ../../nbs/ship/03_predictor.ipynb #8545f3a5
+def as_predictor(
+    bundle:str|Path|Bundle|Predictor, # Exported model
+    n_threads:int|None=None,          # As for `Predictor`, where it is opened here
+) -> Predictor:
+    "What answers: as it is, or opened from a bundle."
+    return bundle if isinstance(bundle, Predictor) else Predictor(bundle, n_threads)
+
 def answers_table(
     files:list,   # Pictures
     answers:list, # What `predict_batch` says of them
@@ -402,8 +409,7 @@ def predict_folder(
 ) -> pd.DataFrame: # One row a picture: path, label, probability, unknown, distance, problem ('' where there is none)
     "What a model says about every picture in a folder."
     from bearclass.dataset import get_image_files, passed_over
-    p = bundle if isinstance(bundle, Predictor) else Predictor(bundle)
-    files,answers = get_image_files(folder),[]
+    p,files,answers = as_predictor(bundle), get_image_files(folder), []
     if said := passed_over([folder]): print(said)
     for i in progress(range(0, len(files), bs), desc='predict'): answers += p.predict_batch(files[i:i+bs], bs)
     df = answers_table(files, answers)

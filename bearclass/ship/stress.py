@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw, ImageFilter, ImageFont, ImageOps
 from ..core import InputError, count_of, door, progress
 from ..images import open_rgb
 from .answer import LIKELY
-from .predictor import Bundle, Predictor
+from .predictor import Bundle, Predictor, as_predictor
 if TYPE_CHECKING: import pandas as pd
 
 # %% auto #0
@@ -124,7 +124,7 @@ def stress(
     n:int=8,                # Drawn strangers of each kind
 ) -> Stress:
     "Ask a model about strangers, and about pictures that belong once they are changed."
-    p = bundle if isinstance(bundle, Predictor) else Predictor(bundle)
+    p = as_predictor(bundle)
     if p.config['kind']=='number':
         raise InputError('a model for numbers', 'one that names classes', 'compare it with numbers that you know')
     if files is None: files = [png for png,_ in p.bundle.golden]
