@@ -406,7 +406,7 @@ def serve_app(
     "Serve the page for a bundle until Ctrl-C."
     check_host(
         host, token or allow_public,
-        'a token that visitors need, each of whom starts a Python process on it, or your word that a proxy decides',
+        'a token that visitors need (each starts a Python process here), or your word that a proxy decides',
         "pass token='some long secret' and hand out the printed address, or allow_public=True")
     if importlib.util.find_spec('voila') is None:
         raise DependencyError('voila is not installed', 'Voila, which serves the page', 'pip install voila')

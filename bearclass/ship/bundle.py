@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 # %% auto #0
 __all__ = ['CALIBRATE_FROM', 'SILENT_BELOW', 'read_preprocessing', 'presizing', 'to_onnx', 'has_body', 'pick_golden',
            'answer_kind', 'data_summary', 'attribution', 'calibrated', 'classes_markdown', 'coverage_table',
-           'plot_coverage', 'check_destination', 'export_bundle', 'write_bundle', 'evaluate_bundle', 'compare_bundles',
+           'plot_coverage', 'write_bundle', 'check_destination', 'export_bundle', 'evaluate_bundle', 'compare_bundles',
            'inspect_bundle', 'to_learner']
 
 # %% ../../nbs/ship/01_bundle.ipynb #8e302aa8
@@ -443,6 +443,22 @@ def _asked(learn):
     return SimpleNamespace(files=[files[i] for i in left], targs=targs.reshape(said.shape), probs=said)
 
 
+# %% ../../nbs/ship/01_bundle.ipynb #d18dbb9f
+def write_bundle(
+    folder:Path,             # Empty folder
+    files:dict[str,bytes],   # Content by name, with `/`
+    about:dict,              # More for the manifest: arch, split, data, valid
+) -> None:
+    "Write the files and the manifest that fingerprints them."
+    listed = {n: dict(bytes=len(b), sha256=sha256(b).hexdigest()) for n,b in sorted(files.items())}
+    versions = {p: version(p) for p in 'bearclass torch torchvision fastai onnx pillow numpy'.split()}
+    about = dict(
+        format=FORMAT, created=datetime.now(timezone.utc).isoformat(timespec='seconds'),
+        versions={'python': platform.python_version(), **versions}, **about, files=listed)
+    text = json.dumps(about, indent=1).encode()
+    seal = f'{sha256(text).hexdigest()}  MANIFEST.json\n'
+    write_files(folder, files | {'MANIFEST.json': text, 'MANIFEST.sha256': seal})
+
 # %% ../../nbs/ship/01_bundle.ipynb #b1f7f00a
 def _is_bundle(path):
     "Whether every file in the folder `path` is part of a bundle, whole or not."
@@ -542,22 +558,6 @@ def _channels(model):
         'one for colour pictures, or for grey ones',
         'train with `ImageBlock`, or with `ImageBlock(cls=PILImageBW)`')
 
-
-# %% ../../nbs/ship/01_bundle.ipynb #d18dbb9f
-def write_bundle(
-    folder:Path,             # Empty folder
-    files:dict[str,bytes],   # Content by name, with `/`
-    about:dict,              # More for the manifest: arch, split, data, valid
-) -> None:
-    "Write the files and the manifest that fingerprints them."
-    listed = {n: dict(bytes=len(b), sha256=sha256(b).hexdigest()) for n,b in sorted(files.items())}
-    versions = {p: version(p) for p in 'bearclass torch torchvision fastai onnx pillow numpy'.split()}
-    about = dict(
-        format=FORMAT, created=datetime.now(timezone.utc).isoformat(timespec='seconds'),
-        versions={'python': platform.python_version(), **versions}, **about, files=listed)
-    text = json.dumps(about, indent=1).encode()
-    seal = f'{sha256(text).hexdigest()}  MANIFEST.json\n'
-    write_files(folder, files | {'MANIFEST.json': text, 'MANIFEST.sha256': seal})
 
 # %% ../../nbs/ship/01_bundle.ipynb #0ee2b3fe
 def _not_learnt(p, files):

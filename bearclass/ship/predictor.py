@@ -253,22 +253,15 @@ def _session(bundle, n_threads):
     except Exception as e:   # ONNX Runtime's errors have no common parent
         raise _refuse(bundle.path, f'has a model.onnx that does not load ({str(e)[:100]})') from e
 
-# %% ../../nbs/ship/03_predictor.ipynb #e274f880
-class Predictor:
-    "Answers for pictures, from a bundle, without torch."
-    @door
-    def __init__(self,
-        bundle:str|Path|Bundle,  # Folder, or an opened bundle
-        n_threads:int|None=None, # Threads for one answer; `None` takes one a core
-    ):
+# %% ../../nbs/ship/03_predictor.ipynb #78d27c67
+class _Network:
+    "The model of a bundle: arrays in, probabilities and distances out."
+    def __init__(self, bundle, n_threads):
         self.bundle = bundle if isinstance(bundle, Bundle) else open_bundle(bundle)
         self.config,self.vocab = self.bundle.config,self.bundle.vocab
         self._ort = _session(self.bundle, n_threads)
         self.bank = self._read_bank()   # What its training pictures look like to it; `None`: it cannot tell
         self._check_model()
-        self.check_golden()
-
-    def __repr__(self): return f"Predictor({str(self.bundle.path)!r}: {', '.join(self.vocab)})"
 
     def preprocess(self,
         image, # Anything that `open_rgb` takes
@@ -301,6 +294,33 @@ class Predictor:
         if self.config['kind']=='number': return logits.astype(float), distances
         chances = softmax if self.config['kind']=='one' else sigmoid
         return chances(logits, self.config['temperature']), distances
+
+    def _read_bank(self):
+        data = self.bundle.files.get('unknown.safetensors')
+        try: return data and read_bank(data)
+        except ValueError as e: raise _refuse(self.bundle.path, f'has an unusable unknown.safetensors ({e})') from e
+
+    def _check_model(self):
+        "Refuse a model that does not take what the configuration says, or answers for another number of classes."
+        path,size = self.bundle.path,self.config['size']
+        try: shape = self.probs(self.preprocess(np.zeros((size, size), np.uint8))[None]).shape
+        except Exception as e:   # ONNX Runtime's errors have no common parent
+            raise _refuse(path, f'has a model that does not take pictures of {size} pixels ({type(e).__name__})') from e
+        if shape!=(1, len(self.vocab)):
+            raise _refuse(path, f'has a model that answers with shape {shape} for {len(self.vocab)} classes')
+
+# %% ../../nbs/ship/03_predictor.ipynb #e274f880
+class Predictor(_Network):
+    "Answers for pictures, from a bundle, without torch."
+    @door
+    def __init__(self,
+        bundle:str|Path|Bundle,  # Folder, or an opened bundle
+        n_threads:int|None=None, # Threads for one answer; `None` takes one a core
+    ):
+        super().__init__(bundle, n_threads)
+        self.check_golden()
+
+    def __repr__(self): return f"Predictor({str(self.bundle.path)!r}: {', '.join(self.vocab)})"
 
     def predict(self,
         image, # Path, bytes, open file, Pillow image, array, or the value of an upload widget
@@ -346,20 +366,6 @@ class Predictor:
 
     def look(self, img): "What `note` wants to know of an opened picture: here nothing."
     def note(self, answer, seen): "Called with each answer, and what `look` has seen: here for nothing."
-
-    def _read_bank(self):
-        data = self.bundle.files.get('unknown.safetensors')
-        try: return data and read_bank(data)
-        except ValueError as e: raise _refuse(self.bundle.path, f'has an unusable unknown.safetensors ({e})') from e
-
-    def _check_model(self):
-        "Refuse a model that does not take what the configuration says, or answers for another number of classes."
-        path,size = self.bundle.path,self.config['size']
-        try: shape = self.probs(self.preprocess(np.zeros((size, size), np.uint8))[None]).shape
-        except Exception as e:   # ONNX Runtime's errors have no common parent
-            raise _refuse(path, f'has a model that does not take pictures of {size} pixels ({type(e).__name__})') from e
-        if shape!=(1, len(self.vocab)):
-            raise _refuse(path, f'has a model that answers with shape {shape} for {len(self.vocab)} classes')
 
     def check_golden(self) -> float: # Largest difference in probability; of numbers above 1, their share
         "Ask about the golden pictures; refuse to serve when an answer is off by more than 1e-4, or that part of it."
