@@ -62,9 +62,8 @@ def test_nothing_is_unpickled_from_export_to_answer(unpickled, tmp_path, one_thr
 
 
 def bits(bundle, rng, n):
-    "(file, byte, bit): one in each file, and `n` anywhere; after 64 digits MANIFEST.sha256 says nothing."
+    "(file, byte, bit): one in each file, and `n` anywhere."
     sizes = {f: f.stat().st_size for f in sorted(bundle.rglob('*')) if f.is_file()}
-    sizes[bundle/'MANIFEST.sha256'] = 64
     ends = np.cumsum(list(sizes.values()))
     for f,size in sizes.items(): yield f, int(rng.integers(size)), int(rng.integers(8))
     for at in rng.integers(ends[-1], size=n):

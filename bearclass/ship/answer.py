@@ -17,9 +17,9 @@ if TYPE_CHECKING: from PIL import Image
 
 # %% auto #0
 __all__ = ['TEXTS', 'LIKELY', 'PROBABLE', 'UNLIKE', 'MAX_UPLOAD', 'MAX_TOTAL', 'MAX_FILES', 'MAX_MESSAGE', 'NOTEBOOK_UPLOAD',
-           'uploaded_files', 'page_texts', 'percent', 'verdict', 'title_for', 'known_text', 'drawn_text', 'foot_text',
-           'bars_html', 'answer_html', 'message_html', 'shown_jpeg', 'data_url', 'picture_html', 'megabytes',
-           'unreadable_text', 'files_within', 'Answer', 'answer_for', 'answers_html', 'page_html', 'example_pictures']
+           'uploaded_files', 'page_texts', 'percent', 'verdict', 'title_for', 'drawn_text', 'foot_text', 'bars_html',
+           'answer_html', 'message_html', 'shown_jpeg', 'data_url', 'picture_html', 'megabytes', 'unreadable_text',
+           'files_within', 'Answer', 'answer_for', 'answers_html', 'page_html', 'example_pictures']
 
 # %% ../../nbs/ship/04_answer.ipynb #bd34f4c5
 def uploaded_files(
@@ -88,12 +88,7 @@ def title_for(
     text = texts['question'].format(names=names)
     return text[0].upper()+text[1:] if len(text)<60 else texts['question_many']
 
-def known_text(
-    vocab:list[str],  # Class names, at least two
-    texts:dict=TEXTS, # From `page_texts`
-) -> str:
-    "What the model can answer at all."
-    return texts['known'].format(names=_listed(vocab, texts))
+
 
 # %% ../../nbs/ship/04_answer.ipynb #d1a74e06
 def drawn_text(
@@ -110,9 +105,9 @@ def foot_text(
     predictor,        # A `Predictor`
     texts:dict=TEXTS, # From `page_texts`
 ) -> str:
-    "What the foot of a page says of a model."
+    "What the foot of a page says of a model: what it can answer at all, and from what it has learnt."
     drawn = drawn_text(predictor.bundle, texts) if hasattr(predictor, 'bundle') else ''
-    return f'{known_text(predictor.vocab, texts)} {drawn}'.strip()
+    return f"{texts['known'].format(names=_listed(predictor.vocab, texts))} {drawn}".strip()
 
 # %% ../../nbs/ship/04_answer.ipynb #ae35a5e7
 def _bar_html(label, p, first):
@@ -122,10 +117,9 @@ def _bar_html(label, p, first):
 
 def bars_html(
     prediction:Prediction,
-    k:int=3, # How many classes, at most
 ) -> str: # A list with one bar for each class, most probable first
-    "The `k` most probable classes as bars, readable aloud too."
-    bars = ''.join(_bar_html(l, p, i==0) for i,(l,p) in enumerate(prediction.top(k)))
+    "The three most probable classes as bars, readable aloud too."
+    bars = ''.join(_bar_html(l, p, i==0) for i,(l,p) in enumerate(prediction.top()))
     return f'<ul class="bc-bars">{bars}</ul>'
 
 # %% ../../nbs/ship/04_answer.ipynb #fcf3021e
@@ -251,16 +245,13 @@ def answers_html(
 def page_html(
     predictor,                     # A `Predictor`
     files:list[tuple[str, bytes]], # From `uploaded_files`
-    texts:dict=TEXTS,              # From `page_texts`
 ) -> str: # HTML; empty for no file
     "What to show for an upload."
-    return answers_html([answer_for(predictor, *f, texts=texts) for f in files])
+    return answers_html([answer_for(predictor, *f) for f in files])
 
 # %% ../../nbs/ship/04_answer.ipynb #04ex0002
 def example_pictures(
     predictor,  # A `Predictor`
-    most:int=4, # How many, at most
-) -> list[bytes]: # PNG files
+) -> list[bytes]: # PNG files, four at most
     "Pictures that come with the model."
-    if not hasattr(predictor, 'bundle'): return []
-    return [png for png,_ in predictor.bundle.golden[:most]]
+    return [png for png,_ in predictor.bundle.golden[:4]] if hasattr(predictor, 'bundle') else []

@@ -11,8 +11,8 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from ..core import DependencyError, InputError, MissingError, static_text
 from .answer import foot_text, page_html, title_for, unreadable_text
-from .app import check_port, is_loopback
-from .predictor import Bundle, Predictor, check_one_class
+from .app import check_host, check_port
+from .predictor import Bundle, Predictor, as_predictor, check_one_class
 try:
     import uvicorn
     from python_multipart import multipart   # noqa: F401 Starlette reads forms with it
@@ -127,40 +127,32 @@ class _Desk:
         url = request.query_params.get('url', '')
         return JSONResponse(_as_json(await self._answer(self._predict_url, url)))
 
-    async def page(self, request): return _page(self.predictor)
-    async def model(self, request): return JSONResponse(_about(self.predictor))
-    async def livez(self, request): return PlainTextResponse('alive')
     async def readyz(self, request): return PlainTextResponse(*(('ready', 200) if self.ready else ('going', 503)))
-    async def openapi(self, request): return Response(static_text('openapi.json'), media_type='application/json')
 
 # %% ../../nbs/ship/06_api.ipynb #cdc09803
-def _say(status, **parts):
-    again = {'Retry-After':'1'} if status==429 else None
-    return JSONResponse(parts, status, headers=again)
-
-async def _refused(request, e): return _say(e.status, error=e.got, expected=e.expected, todo=e.todo)
-
-async def _by_http(request, e):
-    "No such path, a wrong method, a form that is none, too many bytes."
-    return _say(e.status_code, error=e.detail, expected='a request as /openapi.json describes it', todo='compare them')
-
-async def _broken(request, e):
-    return _say(500, error='something is wrong on this side', expected='an answer', todo='tell whoever runs this')
+async def _refused(request, e):
+    "What is wrong with a request; or, of what is wrong here, only that it is."
+    got = e
+    if isinstance(e, HTTPException):   # no such path, a wrong method, a form that is none, too many bytes
+        got = BadRequest(e.status_code, e.detail, 'a request as /openapi.json describes it', 'compare them')
+    elif not isinstance(e, BadRequest):
+        got = BadRequest(500, 'something is wrong on this side', 'an answer', 'tell whoever runs this')
+    again = {'Retry-After': '1'} if got.status==429 else None
+    return JSONResponse(dict(error=got.got, expected=got.expected, todo=got.todo), got.status, headers=again)
 
 # %% ../../nbs/ship/06_api.ipynb #951ff737
-class _Counted:
-    "Counts answers and their seconds by path and status; paths that are none of ours are one."
-    def __init__(self, app, paths, tally): self.app,self.paths,self.tally = app, paths, tally
-
-    async def __call__(self, scope, receive, send):
-        if scope['type']!='http': return await self.app(scope, receive, send)
-        start,path = time.perf_counter(), scope['path'] if scope['path'] in self.paths else 'other'
+def _counted(app, paths, tally):
+    "An application, its answers and their seconds counted by path and status; paths that are none of ours are one."
+    async def call(scope, receive, send):
+        start,asked = time.perf_counter(), scope.get('path')
+        path = asked if asked in paths else 'other'
         async def heard(message):
             if message['type']=='http.response.start':
-                self.tally['requests', path, message['status']] += 1
-                self.tally['seconds', path, message['status']] += time.perf_counter()-start
+                tally['requests', path, message['status']] += 1
+                tally['seconds', path, message['status']] += time.perf_counter()-start
             await send(message)
-        await self.app(scope, receive, heard)
+        await app(scope, receive, heard)
+    return call
 
 def _metrics(tally):
     names = dict(requests='bearclass_requests_total', seconds='bearclass_request_seconds_total')
@@ -175,15 +167,20 @@ def create_api(
     seconds:float=30.,       # After which a request gets 504, an upload 408
 ) -> Starlette: # An ASGI application
     "A model behind an address: `POST /classify` with a picture in the form's field `file`."
-    if not isinstance(predictor, Predictor): predictor = Predictor(predictor, n_threads=1)
+    predictor = as_predictor(predictor, n_threads=1)
     check_one_class(predictor)
     desk,tally = _Desk(predictor, Turns(seconds=seconds)), Counter()
     async def metrics(request): return PlainTextResponse(_metrics(tally))
-    routes = [Route('/classify', desk.classify, methods=['POST']), Route('/', desk.page), Route('/model', desk.model),
-              Route('/livez', desk.livez), Route('/readyz', desk.readyz), Route('/metrics', metrics),
-              Route('/openapi.json', desk.openapi)]
+    same = {   # whoever asks, and whenever
+        '/': _page(predictor),
+        '/model': JSONResponse(_about(predictor)),
+        '/livez': PlainTextResponse('alive'),
+        '/openapi.json': Response(static_text('openapi.json'), media_type='application/json')}
+    routes = [Route(path, answer, methods=['GET']) for path,answer in same.items()]
+    routes += [Route('/classify', desk.classify, methods=['POST']), Route('/readyz', desk.readyz),
+               Route('/metrics', metrics)]
     if classify_url: routes.append(Route('/classify-url', desk.classify_url))
-    counted = Middleware(_Counted, paths={r.path for r in routes}, tally=tally)
+    counted = Middleware(_counted, paths={r.path for r in routes}, tally=tally)
 
     @asynccontextmanager
     async def lifespan(app):
@@ -191,7 +188,7 @@ def create_api(
         desk.ready = False
         desk.turns.pool.shutdown()
 
-    told = {BadRequest: _refused, HTTPException: _by_http, Exception: _broken}
+    told = dict.fromkeys([BadRequest, HTTPException, Exception], _refused)
     return Starlette(routes=routes, middleware=[counted], exception_handlers=told, lifespan=lifespan,
                      max_body_size=MAX_BODY)
 
@@ -212,11 +209,10 @@ def serve_api(
 ):
     "Serve a bundle as an API until Ctrl-C or SIGTERM."
     check_one_class(Predictor(bundle))   # whatever is wrong with it is said here, once
-    if not (is_loopback(host) or allow_public):
-        raise InputError(
-            f'host {host!r} lets in everybody who can reach this machine',
-            '127.0.0.1, with a server in front that decides who may ask',
-            'put one there and pass `allow_public=True` (command line: --allow-public)')
+    check_host(
+        host, allow_public,
+        '127.0.0.1, with a server in front that decides who may ask',
+        'put one there and pass `allow_public=True` (command line: --allow-public)')
     check_port(port, host)
     os.environ |= dict(BEARCLASS_BUNDLE=os.path.abspath(bundle), BEARCLASS_CLASSIFY_URL='1' if classify_url else '')
     print(f'The API is at http://{host}:{port}/, described at /openapi.json\nStop it with Ctrl-C.', flush=True)

@@ -13,7 +13,7 @@ from urllib.parse import quote
 from ..core import (BearclassError, BundleError, DependencyError, InputError, MissingError, new_folder,
                             static_text, write_atomic, write_files)
 from ..images import open_rgb
-from .answer import (MAX_MESSAGE, MAX_TOTAL, MAX_UPLOAD, NOTEBOOK_UPLOAD, TEXTS, Answer, answer_for,
+from .answer import (MAX_TOTAL, MAX_UPLOAD, NOTEBOOK_UPLOAD, TEXTS, Answer, answer_for,
                                    answers_html, data_url, drawn_text, example_pictures, files_within, foot_text,
                                    megabytes, message_html, page_texts, shown_jpeg, title_for, uploaded_files)
 from .feedback import feedback_folder, keep_correction
@@ -22,14 +22,13 @@ if TYPE_CHECKING: from ipywidgets import VBox
 
 # %% auto #0
 __all__ = ['APP_NOTEBOOK', 'show_answers', 'take_upload', 'classifier_app', 'app_from_bundle', 'voila_config', 'server_config',
-           'write_server_config', 'app_notebook', 'write_page', 'write_app_folder', 'is_loopback', 'free_port',
-           'check_port', 'voila_command', 'running_voila', 'serve_app', 'binder_url']
+           'write_server_config', 'app_notebook', 'write_page', 'write_app_folder', 'is_loopback', 'check_host',
+           'free_port', 'check_port', 'voila_command', 'last_line', 'running_voila', 'serve_app', 'binder_url']
 
 # %% ../../nbs/ship/05_app.ipynb #4b6bfa94
-def _css(text): return re.sub(r'[^a-zA-Z0-9 ]', lambda c: f'\\{ord(c[0]):x} ', text)
-
 def _style(texts):
-    return f"<style>\n{static_text('app.css')}.bearclass {{--bc-choose:\"{_css(texts['choose'])}\"}}</style>"
+    choose = re.sub(r'[^a-zA-Z0-9 ]', lambda c: f'\\{ord(c[0]):x} ', texts['choose'])   # as style sheets escape it
+    return f"<style>\n{static_text('app.css')}.bearclass {{--bc-choose:\"{choose}\"}}</style>"
 
 # %% ../../nbs/ship/05_app.ipynb #0b0b4327
 # not `image/*`: iPhones turn HEIC into JPEG only for a list without it
@@ -203,31 +202,21 @@ def app_from_bundle(
         return _card([_widgets().HTML(_style(texts) + head + message_html(why[0].upper()+why[1:]))])
 
 # %% ../../nbs/ship/05_app.ipynb #25b212bc
-def _page_settings():
-    return dict(
-        file_allowlist=[], file_denylist=['.*'], strip_sources=True, show_tracebacks=False,
-        template='lab', theme='light', allow_template_override='NO', allow_theme_override='NO',
-        extension_allowlist=['@jupyter-widgets/jupyterlab-manager', '@voila-dashboards/widgets-manager7',
-                             '@voila-dashboards/widgets-manager8'])
-
-_own = "frame-ancestors 'self'; default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob: ws: wss:"
-_tornado = dict(websocket_max_message_size=MAX_MESSAGE, headers={'Content-Security-Policy': _own})
-_culling = dict(cull_idle_timeout=300, cull_interval=30)
-
 def voila_config(
     token:str|None=None, # What a visitor must know to get in; `None` lets everybody in who reaches the server
 ) -> dict: # The content of `voila.json`
     "The settings that Voila reads from the folder it is started in."
-    server = dict(open_browser=False, port_retries=0, tornado_settings=_tornado)
-    if token: server['token'] = token
-    ready = dict(preheat_kernel=True, default_pool_size=1)
-    return dict(Voila=server, VoilaConfiguration={**_page_settings(), **ready}, MappingKernelManager=_culling)
+    config = json.loads(static_text('voila.json'))
+    if token: config['Voila']['token'] = token
+    return config
 
 # %% ../../nbs/ship/05_app.ipynb #00860a69
 def server_config() -> dict: # The content of `jupyter_server_config.json`
-    "The same settings, for Voila as an extension of a Jupyter server."
-    server = dict(tornado_settings=_tornado)
-    return dict(ServerApp=server, VoilaConfiguration=_page_settings(), MappingKernelManager=_culling)
+    "The same settings, for Voila as an extension of a Jupyter server, which keeps no process waiting."
+    config = voila_config()
+    config['ServerApp'] = dict(tornado_settings=config.pop('Voila')['tornado_settings'])
+    for name in 'preheat_kernel', 'default_pool_size': del config['VoilaConfiguration'][name]
+    return config
 
 def write_server_config(
     folder:str|Path|None=None, # One of `jupyter --paths`; `None` takes that of this Python, `sys.prefix/etc/jupyter`
@@ -241,19 +230,14 @@ def write_server_config(
 
 # %% ../../nbs/ship/05_app.ipynb #e1e004a0
 APP_NOTEBOOK = 'bear_classifier.ipynb'
-_cells = {'imports': 'import os\nfrom bearclass.ship.app import app_from_bundle',
-          'app': "app_from_bundle(os.environ.get('BEARCLASS_BUNDLE') or 'bundle', "
-                 "feedback=os.environ.get('BEARCLASS_FEEDBACK'))"}
 
 def app_notebook(
     title:str|None=None, # Name of the browser's tab; `None` leaves it to the file's name
 ) -> dict: # Notebook format 4.5
     "The notebook that Voila shows: widgets and layout only."
-    blank = dict(cell_type='code', execution_count=None, metadata={}, outputs=[])
-    cells = [dict(blank, id=i, source=s.splitlines(keepends=True)) for i,s in _cells.items()]
-    metadata = dict(kernelspec=dict(display_name='python3', language='python', name='python3'))
-    if title: metadata['title'] = title
-    return dict(cells=cells, metadata=metadata, nbformat=4, nbformat_minor=5)
+    nb = json.loads(static_text('bear_classifier.ipynb'))
+    if title: nb['metadata']['title'] = title
+    return nb
 
 # %% ../../nbs/ship/05_app.ipynb #706db944
 def _to_json(d): return json.dumps(d, indent=1, sort_keys=True, ensure_ascii=False)+'\n'
@@ -290,12 +274,15 @@ def is_loopback(
     try: return ipaddress.ip_address(host).is_loopback
     except ValueError: return host=='localhost'
 
-def _check_host(host, token, allow_public):
-    if is_loopback(host) or token or allow_public: return
-    raise InputError(
-        f'host {host!r} lets in everybody who can reach this machine, and each visitor starts a Python process on it',
-        'a token that visitors need, or your word that a proxy decides who comes in',
-        "pass token='some long secret' and hand out the printed address, or allow_public=True")
+def check_host(
+    host:str,      # To listen on
+    allowed,       # Whether others may reach it all the same
+    expected:str,  # What would allow it, for the error
+    todo:str,      # How to say so
+) -> None:
+    "Raise where everybody could come in who reaches this machine, and nobody has allowed it."
+    if is_loopback(host) or allowed: return
+    raise InputError(f'host {host!r} lets in everybody who can reach this machine', expected, todo)
 
 # %% ../../nbs/ship/05_app.ipynb #7967ede4
 def free_port(
@@ -334,6 +321,12 @@ def voila_command(
     settings = f'--port={port}', f'--Voila.ip={host}', '--Voila.log_level=WARN'
     return [sys.executable, '-m', 'voila', APP_NOTEBOOK, *settings]
 
+def last_line(
+    text:str, # What a program has said
+) -> str:
+    "Its last words, which mostly say why it ended."
+    return next((l.strip() for l in reversed(text.splitlines()) if l.strip()), 'nothing')
+
 def _voila_env(run, feedback=None):
     "This process' environment, for another folder; `run` gets Voila's own files, away from what it serves."
     env = {k:v for k,v in os.environ.items() if k not in ('BEARCLASS_BUNDLE', 'BEARCLASS_FEEDBACK')}
@@ -357,21 +350,17 @@ def _wait_until_up(proc, host, port, log):
     while proc.poll() is None and time.monotonic()<end:
         try: return socket.create_connection((_reached(host), port), timeout=1).close()
         except OSError: time.sleep(.1)
-    said = log.read_text(errors='replace').split('\n') if log.exists() else []
-    last = next((l.strip() for l in reversed(said) if l.strip()), 'nothing')
     raise BearclassError(
-        f'Voila did not start; it said: {last[:200]}',
+        f"Voila did not start; it said: {last_line(log.read_text(errors='replace'))[:200]}",
         'a running server',
         'mend that; serve_app shows all it says with verbose=True')
 
 # %% ../../nbs/ship/05_app.ipynb #4200e267
 def _stop(proc):
     "End Voila, which ends its kernels."
-    if proc.poll() is None: proc.terminate()
+    proc.terminate()
     try: proc.wait(10)
-    except subprocess.TimeoutExpired:
-        proc.kill()
-        proc.wait()
+    except subprocess.TimeoutExpired: proc.kill()
 
 @contextmanager
 def running_voila(
@@ -386,11 +375,11 @@ def running_voila(
     "`with running_voila(...) as process:` it can be reached; afterwards it and its kernels are gone."
     with open(log, 'wb') as out:
         said = {} if verbose else dict(stdout=out, stderr=subprocess.STDOUT)
-        proc = subprocess.Popen(cmd, cwd=folder, env=env, **said)
-        try:
-            _wait_until_up(proc, host, port, log)
-            yield proc
-        finally: _stop(proc)
+        with subprocess.Popen(cmd, cwd=folder, env=env, **said) as proc:
+            try:
+                _wait_until_up(proc, host, port, log)
+                yield proc
+            finally: _stop(proc)
 
 @contextmanager
 def _sigterm_as_interrupt():
@@ -401,20 +390,6 @@ def _sigterm_as_interrupt():
     old = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try: yield
     finally: signal.signal(signal.SIGTERM, old)
-
-# %% ../../nbs/ship/05_app.ipynb #2d4af895
-def _serve_folder(folder, run, port, host, url, open_browser, verbose, feedback):
-    "Run Voila until it is stopped."
-    cmd,env = voila_command(port, host),_voila_env(run, feedback)
-    try:
-        with running_voila(cmd, folder, env, run/'voila.log', port, host, verbose) as proc:
-            print(f'The page is at {url}\nStop it with Ctrl-C.', flush=True)
-            if open_browser: webbrowser.open(url)
-            raise BearclassError(
-                f'Voila ended by itself with status {proc.wait()}',
-                'a running server',
-                'call serve_app with verbose=True to see why')
-    except KeyboardInterrupt: print('\nStopped.', flush=True)
 
 # %% ../../nbs/ship/05_app.ipynb #bc1c2895
 def serve_app(
@@ -429,7 +404,10 @@ def serve_app(
     texts:dict|None=None,    # As for `classifier_app`
 ):
     "Serve the page for a bundle until Ctrl-C."
-    _check_host(host, token, allow_public)
+    check_host(
+        host, token or allow_public,
+        'a token that visitors need (each starts a Python process here), or your word that a proxy decides',
+        "pass token='some long secret' and hand out the printed address, or allow_public=True")
     if importlib.util.find_spec('voila') is None:
         raise DependencyError('voila is not installed', 'Voila, which serves the page', 'pip install voila')
     predictor,feedback = _predictor(bundle), feedback and feedback_folder(feedback)
@@ -439,7 +417,16 @@ def serve_app(
         folder,run = Path(tmp)/'app', Path(tmp)/'run'
         run.mkdir()
         write_app_folder(predictor.bundle, folder, token, texts)
-        _serve_folder(folder, run, port, host, _address(host, port, token), open_browser, verbose, feedback)
+        cmd,env,url = voila_command(port, host), _voila_env(run, feedback), _address(host, port, token)
+        try:
+            with running_voila(cmd, folder, env, run/'voila.log', port, host, verbose) as proc:
+                print(f'The page is at {url}\nStop it with Ctrl-C.', flush=True)
+                if open_browser: webbrowser.open(url)
+                raise BearclassError(
+                    f'Voila ended by itself with status {proc.wait()}',
+                    'a running server',
+                    'call serve_app with verbose=True to see why')
+        except KeyboardInterrupt: print('\nStopped.', flush=True)
 
 # %% ../../nbs/ship/05_app.ipynb #f7f8d150
 def binder_url(

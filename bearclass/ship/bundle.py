@@ -6,7 +6,7 @@
 from __future__ import annotations
 import copy, json, os, platform, tempfile
 from collections import Counter
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import replace as changed
 from datetime import datetime, timezone
 from hashlib import sha256
@@ -40,23 +40,27 @@ if TYPE_CHECKING:
 # %% auto #0
 __all__ = ['CALIBRATE_FROM', 'SILENT_BELOW', 'read_preprocessing', 'presizing', 'to_onnx', 'has_body', 'pick_golden',
            'answer_kind', 'data_summary', 'attribution', 'calibrated', 'classes_markdown', 'coverage_table',
-           'plot_coverage', 'check_destination', 'export_bundle', 'write_bundle', 'evaluate_bundle', 'compare_bundles',
+           'plot_coverage', 'write_bundle', 'check_destination', 'export_bundle', 'evaluate_bundle', 'compare_bundles',
            'inspect_bundle', 'to_learner']
 
 # %% ../../nbs/ship/01_bundle.ipynb #8e302aa8
 _harmless = 'ToTensor', 'IntToFloatTensor', 'Pipeline', 'Categorize', 'PILImage', 'PILImageBW'
+
+def _side(kind, size):
+    "The side of a square."
+    if len(set(size))==1: return size[0]
+    raise InputError(f'{kind} to size={size}', 'a square', 'train with one number as size')
 
 def _geometry(t):
     "How a transform makes a square, as in `config.json`, or None when it is another kind."
     kind = type(t).__name__
     if kind=='Fit': return dict(size=t.size, method=t.method, zoom=t.zoom, around=None)
     if kind not in ('Resize', 'RandomResizedCrop'): return None
-    w,h = t.size
-    if w!=h: raise InputError(f'{kind} to {w} x {h} pixels', 'a square', 'train with one number as size')
+    side = _side(kind, t.size)
     if kind=='RandomResizedCrop':
-        return dict(size=w, method='squish', zoom=1 + np.ceil(w*t.val_xtra/8)*8/w, around=None)
+        return dict(size=side, method='squish', zoom=1 + np.ceil(side*t.val_xtra/8)*8/side, around=None)
     method = str(getattr(t.method, 'value', t.method))
-    return dict(size=w, method=method, zoom=1., around=None if method=='squish' else EDGES[str(t.pad_mode)])
+    return dict(size=side, method=method, zoom=1., around=None if method=='squish' else EDGES[str(t.pad_mode)])
 
 
 # %% ../../nbs/ship/01_bundle.ipynb #980b7aa4
@@ -85,8 +89,8 @@ def read_preprocessing(
 def _shrinks(batch):
     "The transform of a batch that makes its pictures smaller, if any."
     t = next((t for t in batch if 'AffineCoordTfm' in [kind.__name__ for kind in type(t).__mro__]), None)
-    if t is None or len(set(t.cp_size))==1: return t
-    raise InputError(f'`aug_transforms` with size={t.size}', 'a square', 'train with one number as size')
+    if t: _side('`aug_transforms`', t.cp_size)
+    return t
 
 # %% ../../nbs/ship/01_bundle.ipynb #9e51e001
 def presizing(
@@ -113,6 +117,8 @@ def to_onnx(
     "The network as ONNX, opset 18, any batch size, in one piece; features only where there is a body and a head."
     import warnings, torch
     model = copy.deepcopy(model).cpu().float().eval()
+    for m in model.modules():
+        if getattr(m, 'inplace', False): m.inplace = False   # in place, the exporter takes twice as long
     names = ['logits', 'features'] if has_body(model) else ['logits']
     model = _whole(model, rows)
     with warnings.catch_warnings(), torch.no_grad():
@@ -158,18 +164,17 @@ def _without_notes(proto):
     "The model's bytes without source paths, tracebacks and intermediate shapes."
     g = proto.graph
     for part in (proto, g, *g.node, *g.initializer, *g.input, *g.output):
-        part.doc_string = ''
-        if hasattr(part, 'metadata_props'): del part.metadata_props[:]
-    del g.value_info[:]
+        for note in 'doc_string', 'metadata_props': part.ClearField(note)
+    g.ClearField('value_info')
     return proto.SerializeToString()
 
 # %% ../../nbs/ship/01_bundle.ipynb #fa1f0001
 @contextmanager
-def _rounded(learn):
-    "As long as it lasts, the weights of a learner are numbers of 16 bits."
+def _rounded(learn, half=True):
+    "As long as it lasts, the weights of a learner are numbers of 16 bits, if that is wanted."
     own,learn.model = learn.model,copy.deepcopy(learn.model)
     for p in learn.model.parameters():
-        if p.ndim>1: p.data = p.data.half().float()
+        if half and p.ndim>1: p.data = p.data.half().float()
     try: yield
     finally: learn.model = own
 
@@ -194,12 +199,11 @@ def _agreement(before, after, kind):
 def pick_golden(
     files:list,   # Candidate pictures
     labels:list,  # Their labels
-    n:int=4,      # How many, about
-) -> list[Path]: # One of each label, in turn, until there are `n`
+) -> list[Path]: # One of each label, in turn, until there are four
     "A few pictures that between them show as many classes as possible."
     by = {}
     for f,l in zip(files, labels): by.setdefault(l, []).append(Path(f))
-    return [f for row in zip_longest(*by.values()) for f in row if f][:n]
+    return [f for row in zip_longest(*by.values()) for f in row if f][:4]
 
 def _small_png(file, size):
     "The picture as PNG bytes, its longer side a quarter more than the network's input."
@@ -414,23 +418,17 @@ also for one that shows something quite different.
 Nothing in this folder is code. `MANIFEST.json` lists every file with its sha256.
 """
 
-def _versions():
-    packages = 'bearclass torch torchvision fastai onnx pillow numpy'.split()
-    return {'python': platform.python_version(), **{p: version(p) for p in packages}}
-
 
 # %% ../../nbs/ship/01_bundle.ipynb #165de728
 def _facts(learn):
     "(data, evaluation): what the learner knows of its data, and how well it does on pictures kept aside."
     dls,kind = learn.dls,answer_kind(learn.dls)
-    pairs = [(f, _names(y, dls)) for ds in (dls.train_ds, dls.valid_ds) for f,y in zip(picture_files(ds), _targets(ds))]
+    pairs = [(f, _names(y, dls)) for ds in (dls.train_ds, dls.valid_ds) for f,y in zip(picture_files(ds), ds.tls[-1])]
     pairs = [(f, names) for f,names in pairs if f.is_file()]   # some may have been set aside since
     if not pairs: return dict(n=0, labels={}, fingerprint=None), None
     data = data_summary([f for f,_ in pairs], [', '.join(names) for _,names in pairs])
     if kind!='one': data['labels'] = dict(Counter(l for _,names in pairs for l in names)) if kind=='several' else {}
     return data, evaluate(learn) if kind=='one' else _asked(learn)
-
-def _targets(ds): return [ds.tls[-1][i] for i in range(len(ds.items))]
 
 def _names(y, dls):
     "What a target stands for, as texts."
@@ -446,6 +444,22 @@ def _asked(learn):
     said,targs = _answers(learn, learn.dls.test_dl([rows[i] for i in left], with_labels=True))
     return SimpleNamespace(files=[files[i] for i in left], targs=targs.reshape(said.shape), probs=said)
 
+
+# %% ../../nbs/ship/01_bundle.ipynb #d18dbb9f
+def write_bundle(
+    folder:Path,             # Empty folder
+    files:dict[str,bytes],   # Content by name, with `/`
+    about:dict,              # More for the manifest: arch, split, data, valid
+) -> None:
+    "Write the files and the manifest that fingerprints them."
+    listed = {n: dict(bytes=len(b), sha256=sha256(b).hexdigest()) for n,b in sorted(files.items())}
+    versions = {p: version(p) for p in 'bearclass torch torchvision fastai onnx pillow numpy'.split()}
+    about = dict(
+        format=FORMAT, created=datetime.now(timezone.utc).isoformat(timespec='seconds'),
+        versions={'python': platform.python_version(), **versions}, **about, files=listed)
+    text = json.dumps(about, indent=1).encode()
+    seal = f'{sha256(text).hexdigest()}  MANIFEST.json\n'
+    write_files(folder, files | {'MANIFEST.json': text, 'MANIFEST.sha256': seal})
 
 # %% ../../nbs/ship/01_bundle.ipynb #b1f7f00a
 def _is_bundle(path):
@@ -495,7 +509,7 @@ def export_bundle(
     "Write a learner as plain data, calibrated; it has answered as the learner does and been read again."
     check_destination(path, replace)
     before = _facts(learn)[1] if half else None
-    with _rounded(learn) if half else nullcontext(): files,about = _contents(learn, path, golden, half, before)
+    with _rounded(learn, half): files,about = _contents(learn, path, golden, half, before)
     with new_folder(path, replace) as tmp:
         write_bundle(tmp, files, about)
         open_bundle(tmp)   # as it will be read, or raises
@@ -546,19 +560,6 @@ def _channels(model):
         'one for colour pictures, or for grey ones',
         'train with `ImageBlock`, or with `ImageBlock(cls=PILImageBW)`')
 
-
-# %% ../../nbs/ship/01_bundle.ipynb #d18dbb9f
-def write_bundle(
-    folder:Path,             # Empty folder
-    files:dict[str,bytes],   # Content by name, with `/`
-    about:dict,              # More for the manifest: arch, split, data, valid
-) -> None:
-    "Write the files and the manifest that fingerprints them."
-    listed = {n: dict(bytes=len(b), sha256=sha256(b).hexdigest()) for n,b in sorted(files.items())}
-    now = datetime.now(timezone.utc).isoformat(timespec='seconds')
-    text = json.dumps(dict(format=FORMAT, created=now, versions=_versions(), **about, files=listed), indent=1).encode()
-    seal = f'{sha256(text).hexdigest()}  MANIFEST.json\n'
-    write_files(folder, files | {'MANIFEST.json': text, 'MANIFEST.sha256': seal})
 
 # %% ../../nbs/ship/01_bundle.ipynb #0ee2b3fe
 def _not_learnt(p, files):

@@ -59,10 +59,6 @@ def _pickles(path):
         for name in z.namelist():
             if name.endswith('.pkl'): yield z.open(name).read(_MOST)
 
-def _follow_all(data, calls):
-    stream = io.BytesIO(data)
-    for _ in range(5):   # as many as torch once wrote before the numbers
-        if stream.tell()<len(data): _follow(stream, calls)
 
 # %% ../../nbs/ship/11_convert.ipynb #ca100010
 _usual = set('_codecs bearclass collections fastai fastcore fasttransform inspect numpy pathlib PIL torch'.split())
@@ -78,7 +74,10 @@ def pickle_calls(
     if not Path(path).is_file(): raise MissingError(f'there is no file {str(path)!r}', 'a pickle', 'check the path')
     calls = {}
     try:
-        for data in _pickles(path): _follow_all(data, calls)
+        for data in _pickles(path):
+            stream = io.BytesIO(data)
+            for _ in range(5):   # as many as torch once wrote before the numbers
+                if stream.tell()<len(data): _follow(stream, calls)
     except Exception: calls[_unread] = 0   # it may be anything, also made to trip readers
     rows = sorted(calls.items(), key=lambda row: (row[0] in _plain or row[0].split('.')[0] in _usual, row[0]))
     return pd.DataFrame(rows, columns=['name', 'called'])
@@ -194,7 +193,7 @@ def convert_learner(
             raise InputError(
                 f'{str(pkl)!r} cannot be converted ({_why_none(said, status, limit_s)})',
                 'a learner saved by learn.export(), that can be loaded here',
-                'make the bundle where it was made: `export_bundle(learn, path)`')
+                'make the bundle there, on the system and with the fastai that saved it: `export_bundle(learn, path)`')
         files = Predictor(bundle).bundle.files   # opened and asked here, whatever was said there
     with new_folder(path, replace) as tmp:
         write_files(tmp, files)

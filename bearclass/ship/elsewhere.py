@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from ..core import DependencyError, InputError, door, new_folder, write_atomic, write_files
 from ..dataset import get_image_files, passed_over
-from .predictor import Bundle, Predictor, answers_table, predict_folder
+from .predictor import Bundle, Predictor, answers_table, as_predictor, predict_folder
 if TYPE_CHECKING: import pandas as pd
 
 # %% auto #0
@@ -53,7 +53,7 @@ def to_triton(
             f'name={name!r}, max_batch={max_batch}',
             'a name of letters, digits, `_`, `-` and `.`, and one picture or more',
             'choose others')
-    bundle = (bundle if isinstance(bundle, Predictor) else Predictor(bundle)).bundle
+    bundle = as_predictor(bundle).bundle
     path = Path(folder)/name
     files = {
         'config.pbtxt': _config_pbtxt(bundle, name, max_batch),
@@ -82,7 +82,7 @@ def predict_folder_ray(
     try: import ray, ray.data
     except ImportError as e: raise DependencyError('Ray is not installed', 'Ray', "pip install 'bearclass[ray]'") from e
     if workers<1: raise InputError(f'workers={workers}', 'at least one', 'ask for more')
-    p = bundle if isinstance(bundle, Predictor) else Predictor(bundle)
+    p = as_predictor(bundle)
     files = get_image_files(root)
     if not files: return predict_folder(p, root, csv)
     if said := passed_over([root]): print(said)

@@ -11,7 +11,7 @@ import numpy as np
 from ..core import InputError, MissingError, OfflineError, cache_folder, is_offline, static_text, write_atomic
 from ..images import MAX_PIXELS
 from .answer import LIKELY, PROBABLE, UNLIKE, foot_text, megabytes, title_for
-from .predictor import GOLDEN_TOLERANCE, Bundle, Predictor, check_one_class
+from .predictor import GOLDEN_TOLERANCE, Bundle, Predictor, as_predictor, check_one_class
 
 # %% auto #0
 __all__ = ['LARGE_PAGE', 'LARGEST_PAGE', 'web_runtime', 'page_text', 'export_page']
@@ -73,10 +73,6 @@ def _policy(script, style):
     return (f"default-src 'none'; script-src {_fingerprint(script)} 'wasm-unsafe-eval' blob:; "
             f"style-src {_fingerprint(style)}; img-src blob:; base-uri 'none'; form-action 'none'")
 
-def _credits(bundle):
-    own = bundle.files.get('ATTRIBUTION.md', b'').decode(errors='replace')
-    return f'{own}\nONNX Runtime Web 1.30.0, Microsoft, MIT licence.'
-
 def page_text(
     predictor:Predictor,   # The model
     runtime:list[bytes],   # From `web_runtime`
@@ -84,10 +80,11 @@ def page_text(
     "The page as text."
     bundle,style,code = predictor.bundle, static_text('own_page.css')+static_text('app.css'), static_text('one_page.js')
     script,wasm = runtime
-    card = bundle.files.get('README.md', b'').decode(errors='replace')
+    card,whose = [bundle.files.get(n, b'').decode(errors='replace') for n in ('README.md', 'ATTRIBUTION.md')]
+    whose += '\nONNX Runtime Web 1.30.0, Microsoft, MIT licence.'
     return Template(static_text('one_page.html')).substitute(
         policy=_policy(code, style), title=html.escape(title_for(predictor.vocab)), style=style,
-        known=html.escape(foot_text(predictor)), card=html.escape(card), credits=html.escape(_credits(bundle)),
+        known=html.escape(foot_text(predictor)), card=html.escape(card), credits=html.escape(whose),
         facts=_facts(predictor), runtime=_packed(script), wasm=_packed(wasm), model=_packed(bundle.files['model.onnx']),
         bank=_bank_block(predictor.bank), script=code)
 
@@ -104,7 +101,7 @@ def export_page(
     path = Path(path)
     if path.exists() and not replace:
         raise InputError(f'{str(path)!r} already exists', 'a new name', 'choose another, or pass `replace=True`')
-    predictor = bundle if isinstance(bundle, Predictor) else Predictor(bundle)
+    predictor = as_predictor(bundle)
     check_one_class(predictor, simple=True)
     text = page_text(predictor, web_runtime(runtime)).encode()
     if len(text)>LARGEST_PAGE:

@@ -18,8 +18,8 @@ if TYPE_CHECKING: import pandas as pd
 
 # %% auto #0
 __all__ = ['FORMAT', 'KINDS', 'EDGES', 'GOLDEN_TOLERANCE', 'Bundle', 'is_left_behind', 'is_number', 'open_bundle',
-           'fit_as_fastai', 'Prediction', 'softmax', 'sigmoid', 'Predictor', 'answers_table', 'predict_folder',
-           'check_one_class']
+           'fit_as_fastai', 'Prediction', 'softmax', 'sigmoid', 'Predictor', 'as_predictor', 'answers_table',
+           'predict_folder', 'check_one_class']
 
 # %% ../../nbs/ship/03_predictor.ipynb #46316047
 FORMAT = 1
@@ -42,7 +42,7 @@ class Bundle:
     @property
     def golden(self) -> list: # (PNG bytes, what the model says of them)
         "The pictures that come with the model."
-        rows = json.loads(self.files['golden/golden.json'])['pictures']
+        rows = json.loads(self.files.get('golden/golden.json', '{"pictures": []}'))['pictures']
         return [(self.files[f"golden/{r['file']}"], r['probs']) for r in rows]
 
 # %% ../../nbs/ship/03_predictor.ipynb #84c423f7
@@ -79,8 +79,8 @@ def _json(path, files, name, keys):
     try: d = json.loads(files[name])
     except (ValueError, RecursionError) as e:
         raise _refuse(path, f'has an unreadable {name} ({type(e).__name__})') from e
-    if not isinstance(d, dict) or (lacks := [k for k in keys if k not in d]):
-        raise _refuse(path, f"lacks {', '.join(lacks) if isinstance(d, dict) else 'everything'} in {name}")
+    lacks = [k for k in keys if k not in d] if isinstance(d, dict) else ['everything']
+    if lacks: raise _refuse(path, f"lacks {', '.join(lacks)} in {name}")
     return d
 
 def _as_sealed(data, sha):
@@ -92,11 +92,11 @@ def _as_sealed(data, sha):
 def _read_manifest(path):
     "(manifest, {its file: bytes}), after its own fingerprint has been checked."
     files = {n: (path/n).read_bytes() for n in _own}
-    sha = files['MANIFEST.sha256'].decode(errors='replace').split()[:1]
-    files['MANIFEST.json'] = sha and _as_sealed(files['MANIFEST.json'], sha[0])
+    seal = files['MANIFEST.sha256'].replace(b'\r\n', b'\n').decode(errors='replace')
+    files['MANIFEST.json'] = _as_sealed(files['MANIFEST.json'], seal.removesuffix('  MANIFEST.json\n'))
     if not files['MANIFEST.json']: raise _refuse(path, 'was changed: MANIFEST.json does not fit MANIFEST.sha256')
     m = _json(path, files, 'MANIFEST.json', ['format', 'files'])
-    if type(m['format']) is not int or m['format']!=FORMAT:
+    if m['format']!=FORMAT:
         raise _refuse(path, f"has format {str(m['format'])[:20]!r}, and this version reads {FORMAT}")
     if not isinstance(m['files'], dict) or not all(isinstance(v, dict) for v in m['files'].values()):
         raise _refuse(path, 'has a manifest that lists no files')
@@ -253,23 +253,15 @@ def _session(bundle, n_threads):
     except Exception as e:   # ONNX Runtime's errors have no common parent
         raise _refuse(bundle.path, f'has a model.onnx that does not load ({str(e)[:100]})') from e
 
-# %% ../../nbs/ship/03_predictor.ipynb #e274f880
-class Predictor:
-    "Answers for pictures, from a bundle, without torch."
-    @door
-    def __init__(self,
-        bundle:str|Path|Bundle,  # Folder, or an opened bundle
-        n_threads:int|None=None, # Threads for one answer; `None` takes one a core
-    ):
+# %% ../../nbs/ship/03_predictor.ipynb #78d27c67
+class _Network:
+    "The model of a bundle: arrays in, probabilities and distances out."
+    def __init__(self, bundle, n_threads):
         self.bundle = bundle if isinstance(bundle, Bundle) else open_bundle(bundle)
         self.config,self.vocab = self.bundle.config,self.bundle.vocab
         self._ort = _session(self.bundle, n_threads)
-        self._input = self._ort.get_inputs()[0].name if self._ort.get_inputs() else ''
         self.bank = self._read_bank()   # What its training pictures look like to it; `None`: it cannot tell
         self._check_model()
-        self.check_golden()
-
-    def __repr__(self): return f"Predictor({str(self.bundle.path)!r}: {', '.join(self.vocab)})"
 
     def preprocess(self,
         image, # Anything that `open_rgb` takes
@@ -291,15 +283,44 @@ class Predictor:
         x:np.ndarray, # As for `probs`
     ) -> np.ndarray: # (N, D) float32
         "What the body sees in a batch; only bundles that can tell the unknown have it."
-        return self._ort.run(['features'], {self._input: x})[0]
+        return self._run(['features'], x)[0]
+
+    def _run(self, names, x): return self._ort.run(names, {self._ort.get_inputs()[0].name: x})
 
     def _answers(self, x):
         "(N, K) probabilities and (N,) distances, or `None`s."
-        logits,*features = self._ort.run(None, {self._input: x})
+        logits,*features = self._run(None, x)
         distances = self.bank.distance(features[0]) if self.bank else [None]*len(x)
         if self.config['kind']=='number': return logits.astype(float), distances
         chances = softmax if self.config['kind']=='one' else sigmoid
         return chances(logits, self.config['temperature']), distances
+
+    def _read_bank(self):
+        data = self.bundle.files.get('unknown.safetensors')
+        try: return data and read_bank(data)
+        except ValueError as e: raise _refuse(self.bundle.path, f'has an unusable unknown.safetensors ({e})') from e
+
+    def _check_model(self):
+        "Refuse a model that does not take what the configuration says, or answers for another number of classes."
+        path,size = self.bundle.path,self.config['size']
+        try: shape = self.probs(self.preprocess(np.zeros((size, size), np.uint8))[None]).shape
+        except Exception as e:   # ONNX Runtime's errors have no common parent
+            raise _refuse(path, f'has a model that does not take pictures of {size} pixels ({type(e).__name__})') from e
+        if shape!=(1, len(self.vocab)):
+            raise _refuse(path, f'has a model that answers with shape {shape} for {len(self.vocab)} classes')
+
+# %% ../../nbs/ship/03_predictor.ipynb #e274f880
+class Predictor(_Network):
+    "Answers for pictures, from a bundle, without torch."
+    @door
+    def __init__(self,
+        bundle:str|Path|Bundle,  # Folder, or an opened bundle
+        n_threads:int|None=None, # Threads for one answer; `None` takes one a core
+    ):
+        super().__init__(bundle, n_threads)
+        self.check_golden()
+
+    def __repr__(self): return f"Predictor({str(self.bundle.path)!r}: {', '.join(self.vocab)})"
 
     def predict(self,
         image, # Path, bytes, open file, Pillow image, array, or the value of an upload widget
@@ -308,9 +329,6 @@ class Predictor:
         answer, = self.predict_batch([image])
         if isinstance(answer, Exception): raise answer
         return answer
-
-    def _predictions(self, x):
-        return [self._prediction(p, d) for p,d in zip(*self._answers(x))]
 
     def _prediction(self, p, distance):
         i,kind = int(p.argmax()),self.config['kind']
@@ -325,18 +343,20 @@ class Predictor:
         bs:int=4,    # Pictures at a time, which bounds the memory; more is hardly faster on a CPU
     ) -> list: # For each picture, in order: a `Prediction`, or the error that says why there is none
         "Predict many pictures; one that cannot be read neither stops the others nor vanishes."
-        images,out = [images] if isinstance(images, (str, os.PathLike, bytes, dict)) else list(images),[]
+        alone = isinstance(images, (str, os.PathLike, bytes, dict))
+        images,out = [images] if alone else list(images),[]
         for i in range(0, len(images), bs): out += self._one_batch(images[i:i+bs])
         return out
 
     def _one_batch(self, images):
-        res = [self._opened(o) for o in images]
-        good = [i for i,r in enumerate(res) if not isinstance(r, Exception)]
-        if not good: return res
-        for i,answer in zip(good, self._predictions(np.stack([res[i][0] for i in good]))):
-            self.note(answer, res[i][1])
-            res[i] = answer
-        return res
+        out = [self._opened(o) for o in images]
+        good = [i for i,o in enumerate(out) if not isinstance(o, Exception)]
+        if not good: return out
+        for i,p,distance in zip(good, *self._answers(np.stack([out[i][0] for i in good]))):
+            seen = out[i][1]
+            out[i] = self._prediction(p, distance)
+            self.note(out[i], seen)
+        return out
 
     def _opened(self, image):
         try:
@@ -347,44 +367,32 @@ class Predictor:
     def look(self, img): "What `note` wants to know of an opened picture: here nothing."
     def note(self, answer, seen): "Called with each answer, and what `look` has seen: here for nothing."
 
-    def _read_bank(self):
-        b = self.bundle
-        if 'unknown.safetensors' not in b.files: return None
-        try: return read_bank(b.files['unknown.safetensors'])
-        except ValueError as e: raise _refuse(b.path, f'has an unusable unknown.safetensors ({e})') from e
-
-    def _check_model(self):
-        "Refuse a model that does not take what the configuration says, or answers for another number of classes."
-        blank = np.zeros((self.config['size'],)*2, np.uint8)
-        try: shape = self.probs(self.preprocess(blank)[None]).shape
-        except Exception as e:   # ONNX Runtime's errors have no common parent
-            why = f"has a model that does not take pictures of {self.config['size']} pixels ({type(e).__name__})"
-            raise _refuse(self.bundle.path, why) from e
-        if shape!=(1, len(self.vocab)):
-            why = f'has a model that answers with shape {shape} for {len(self.vocab)} classes'
-            raise _refuse(self.bundle.path, why)
-
     def check_golden(self) -> float: # Largest difference in probability; of numbers above 1, their share
         "Ask about the golden pictures; refuse to serve when an answer is off by more than 1e-4, or that part of it."
-        b = self.bundle
-        name = 'golden/golden.json'
-        rows = name in b.files and _json(b.path, b.files, name, ['pictures'])['pictures']
-        if not rows: raise _refuse(b.path, 'has no golden pictures to check the model with')
-        try: worst = float(np.max([self._golden_error(r) for r in rows]))
-        except (KeyError, TypeError, ValueError) as e:
-            raise _refuse(b.path, f'has golden pictures that cannot be used ({type(e).__name__})') from e
+        path = self.bundle.path
+        try: off = [self._golden_error(*pair) for pair in self.bundle.golden]
+        except (KeyError, TypeError, ValueError, RecursionError) as e:
+            raise _refuse(path, f'has golden pictures that cannot be used ({type(e).__name__})') from e
+        if not off: raise _refuse(path, 'has no golden pictures to check the model with')
+        worst = float(np.max(off))
         if not worst<=GOLDEN_TOLERANCE:   # also when it is not a number
             off = f'off by {worst:.2g}, allowed {GOLDEN_TOLERANCE}'
-            raise _refuse(b.path, f'answers its golden pictures otherwise than when it was exported ({off})')
+            raise _refuse(path, f'answers its golden pictures otherwise than when it was exported ({off})')
         return worst
 
-    def _golden_error(self, row):
-        want = np.array(row['probs'], dtype=float)
+    def _golden_error(self, png, probs):
+        want = np.array(probs, dtype=float)
         if want.shape!=(len(self.vocab),): raise ValueError('one probability a class')
-        off = self.predict(self.bundle.files[f"golden/{row['file']}"]).probs - want
-        return np.abs(off/np.maximum(1, np.abs(want))).max()
+        return np.abs((self.predict(png).probs-want)/np.maximum(1, np.abs(want))).max()
 
-# %% ../../nbs/ship/03_predictor.ipynb #f01de200
+# %% ../../nbs/ship/03_predictor.ipynb #8545f3a5
+def as_predictor(
+    bundle:str|Path|Bundle|Predictor, # Exported model
+    n_threads:int|None=None,          # As for `Predictor`, where it is opened here
+) -> Predictor:
+    "What answers: as it is, or opened from a bundle."
+    return bundle if isinstance(bundle, Predictor) else Predictor(bundle, n_threads)
+
 def answers_table(
     files:list,   # Pictures
     answers:list, # What `predict_batch` says of them
@@ -407,8 +415,7 @@ def predict_folder(
 ) -> pd.DataFrame: # One row a picture: path, label, probability, unknown, distance, problem ('' where there is none)
     "What a model says about every picture in a folder."
     from bearclass.dataset import get_image_files, passed_over
-    p = bundle if isinstance(bundle, Predictor) else Predictor(bundle)
-    files,answers = get_image_files(folder),[]
+    p,files,answers = as_predictor(bundle), get_image_files(folder), []
     if said := passed_over([folder]): print(said)
     for i in progress(range(0, len(files), bs), desc='predict'): answers += p.predict_batch(files[i:i+bs], bs)
     df = answers_table(files, answers)
@@ -421,9 +428,9 @@ def check_one_class(
     simple:bool=False,   # Also that its pictures are in colour, and fitted by `fit`: a web page can do no other
 ) -> None:
     "Raise unless a model names one class of a picture."
-    c,odd = _config_of_old | getattr(predictor, 'config', {}),None
+    c = _config_of_old | getattr(predictor, 'config', {})
+    odd = dict(one='', several='several labels a picture', number='numbers')[c['kind']]
     if simple and (c['channels']==1 or (c['around'] and c['method']=='pad')): odd = 'grey pictures, or padded ones'
-    if c['kind']!='one': odd = dict(several='several labels a picture', number='numbers')[c['kind']]
     if odd:
         raise InputError(
             f'a model for {odd}',

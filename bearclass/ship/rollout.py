@@ -219,12 +219,11 @@ def _mixed(today, confirmed, old, per_new):
     "`DataLoaders`: the confirmed and some old pictures to learn from, and those that today's model has kept aside."
     from bearclass.learn.blocks import from_lists
     files,new = get_image_files(old),get_image_files(confirmed)
-    aside = kept_aside(files, today.manifest.get('split') or {'learnt': []})
-    known = [f for f in files if f not in set(aside)]
+    aside = dict.fromkeys(kept_aside(files, today.manifest.get('split') or {'learnt': []}))   # in order, soon found
+    known = [f for f in files if f not in aside]
     again = known[::max(1, len(known)//(per_new*len(new)))]   # they come class by class, so each keeps its share
-    train = [*new, *again]
-    files,c = [*train, *aside],today.config
-    sides = list(range(len(train))),list(range(len(train), len(files)))
+    n,files,c = len(new)+len(again),[*new, *again, *aside],today.config
+    sides = [*range(n)],[*range(n, len(files))]
     return from_lists(old, files, list(map(parent_name, files)), c['size'], method=c['method'], zoom=c['zoom'],
                       splitter=lambda _: sides)
 

@@ -17,7 +17,7 @@ from .. import __version__
 from ..core import (BearclassError, DependencyError, InputError, MissingError, listed, markdown_text,
                             new_folder, one_line, read_notebook, static_text, static_texts, write_files)
 from .answer import megabytes, title_for, verdict
-from .app import app_notebook, binder_url, free_port, running_voila, voila_config
+from .app import app_notebook, binder_url, free_port, last_line, running_voila, voila_config
 from .predictor import Predictor, check_one_class
 
 # %% auto #0
@@ -177,9 +177,8 @@ _from_here = ('PYTHONPATH PYTHONHOME VIRTUAL_ENV JUPYTER_PATH JUPYTER_CONFIG_DIR
 def _run(*cmd, **where):
     got = subprocess.run(list(map(str, cmd)), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **where)
     if not got.returncode: return
-    last = next((l for l in reversed(got.stdout.splitlines()) if l.strip()), 'nothing')
     raise BearclassError(
-        f"{' '.join(map(str, cmd[1:4]))} failed: {one_line(last)}",
+        f"{' '.join(map(str, cmd[1:4]))} failed: {one_line(last_line(got.stdout))}",
         'an app that works',
         'mend that, and check again')
 

@@ -12,7 +12,8 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFilter, ImageFont, ImageOps
 from ..core import InputError, count_of, door, progress
 from ..images import open_rgb
-from .predictor import Bundle, Predictor
+from .answer import LIKELY
+from .predictor import Bundle, Predictor, as_predictor
 if TYPE_CHECKING: import pandas as pd
 
 # %% auto #0
@@ -85,7 +86,6 @@ class Stress:
     "How a model bears what it was not made for."
     table:pd.DataFrame # One row a kind: n, mostly, sure, unwarned, unknown, changed (NaN for strangers)
     warns:bool         # Whether the bundle can tell the unknown
-    sure:float         # From this probability on it is called sure
 
     def __str__(self):
         foreign,own = self.table[self.table.changed.isna()],self.table[self.table.changed.notna()]
@@ -97,17 +97,17 @@ class Stress:
         worst = ', '.join(f'{what} {k}' for what,k in counts[counts>0].sort_values(ascending=False).items())
         return (
             f'It takes {bold/n:.0%} of {n} foreign pictures for one of its classes{mostly} '
-            f'with a probability of {self.sure:.0%} or more. {rest} When {count_of(own.n.max(), "picture")} of its own '
+            f'with a probability of {LIKELY:.0%} or more. {rest} When {count_of(own.n.max(), "picture")} of its own '
             f'{"is" if own.n.max()==1 else "are"} changed in {len(own)} ways, '
             f'{counts.sum()} of {own.n.sum()} answers change{f" ({worst})" if worst else ""}.')
 
     def _repr_html_(self): return f'<p>{self}</p>'+self.table.to_html(na_rep='', float_format='{:.0f}'.format)
 
 # %% ../../nbs/ship/08_stress.ipynb #57e5500f
-def _row(answers, sure, asked=None):
+def _row(answers, asked=None):
     "Counts over the answers; `asked`: the labels before the change."
     labels,mostly = [a.label for a in answers],[a.top(1)[0][0] for a in answers]
-    bold = [a for a in answers if a.probs.max()>=sure]
+    bold = [a for a in answers if a.probs.max()>=LIKELY]
     return dict(
         n=len(answers),
         mostly=max(mostly, key=mostly.count),
@@ -122,10 +122,9 @@ def stress(
     files:list|None=None,   # A few dozen pictures that belong; `None`: the golden ones
     foreign:list|None=None, # Pictures of your own that do not belong, such as a pizza
     n:int=8,                # Drawn strangers of each kind
-    sure:float=.9,          # From this probability on it is called sure
 ) -> Stress:
     "Ask a model about strangers, and about pictures that belong once they are changed."
-    p = bundle if isinstance(bundle, Predictor) else Predictor(bundle)
+    p = as_predictor(bundle)
     if p.config['kind']=='number':
         raise InputError('a model for numbers', 'one that names classes', 'compare it with numbers that you know')
     if files is None: files = [png for png,_ in p.bundle.golden]
@@ -133,15 +132,15 @@ def stress(
     size = max(64, p.config['size'])
     kinds = strangers(n, size)
     if foreign: kinds['yours'] = [_reduced(f, size) for f in foreign]
-    rows = {kind: _row(p.predict_batch(images), sure) for kind,images in kinds.items()}
+    rows = {kind: _row(p.predict_batch(images)) for kind,images in kinds.items()}
     asked = []   # for each picture: its answer, then that for each change
     for f in progress(list(files), desc='stress'):
         im = _reduced(f, size)
         asked.append(p.predict_batch([im, *(change(im) for change in CHANGES.values())]))
     before,*after = zip(*asked)
-    for what,answers in zip(CHANGES, after): rows[what] = _row(answers, sure, [a.label for a in before])
+    for what,answers in zip(CHANGES, after): rows[what] = _row(answers, [a.label for a in before])
     import pandas as pd
-    return Stress(pd.DataFrame.from_dict(rows, orient='index'), p.bank is not None, sure)
+    return Stress(pd.DataFrame.from_dict(rows, orient='index'), p.bank is not None)
 
 def _reduced(f, size):
     "The picture, no larger than it need be."

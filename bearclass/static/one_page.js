@@ -6,9 +6,15 @@ const $ = id => document.getElementById(id)
 
 // ---- what the page carries
 
+function bytes(base64) {   // by hand: `Uint8Array.from` with a function takes ten times as long
+  const text = atob(base64), out = new Uint8Array(text.length)
+  for (let i = 0; i < out.length; i++) out[i] = text.charCodeAt(i)
+  return out
+}
+
 async function carried(id) {   // base64 of gzip -> bytes
   const node = $(id)
-  const packed = Uint8Array.from(atob(node.textContent), c => c.charCodeAt(0))
+  const packed = bytes(node.textContent)
   node.remove()
   const stream = new Blob([packed]).stream().pipeThrough(new DecompressionStream('gzip'))
   return new Response(stream).arrayBuffer()
@@ -195,7 +201,7 @@ async function look(file) {
 }
 
 async function start() {
-  const [script, wasm, model] = [await carried('runtime'), await carried('wasm'), await carried('model')]
+  const [script, wasm, model] = await Promise.all(['runtime', 'wasm', 'model'].map(carried))
   const address = URL.createObjectURL(new Blob([script], {type: 'text/javascript'}))
   ort = await import(address)
   URL.revokeObjectURL(address)
@@ -203,8 +209,7 @@ async function start() {
   session = await ort.InferenceSession.create(new Uint8Array(model), {executionProviders: ['wasm']})
   bank = $('bank') && halves(await carried('bank'))
   for (const {png, probs} of facts.golden) {   // the answers it gave when it was exported
-    const bytes = Uint8Array.from(atob(png), c => c.charCodeAt(0))
-    const said = await answer(new Blob([bytes], {type: 'image/png'}))
+    const said = await answer(new Blob([bytes(png)], {type: 'image/png'}))
     const off = Math.max(...said.probs.map((p, i) => Math.abs(p - probs[i])))
     if (!(off <= facts.tolerance)) throw new Error(`it answers otherwise here than where it was made (by ${off})`)
   }
