@@ -10,9 +10,9 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 from fastcore.basics import patch
-from ..core import BearclassError, InputError, MissingError, count_of, door
+from ..core import InputError, MissingError, count_of, door
 from ..dataset import IMAGE_EXTENSIONS, check_label, composed, content_sha256, get_image_files, parent_name
-from ..images import open_rgb
+from ..gather.verify import picture_sheet
 from .decisions import JOURNAL, CleaningJournal, add_decisions
 from ..moves import (
     carry_files, finish_moves, free_name, has_symlink, is_inside, read_moves, why_not_moved, write_moves)
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 # %% auto #0
 __all__ = ['MOVES', 'COLUMNS', 'Mover', 'at_work', 'plan_decisions', 'apply_decisions', 'undo_decision', 'read_removed',
-           'picture_sheet', 'show_removed', 'bring_back']
+           'show_removed', 'bring_back']
 
 # %% ../../nbs/clean/02_apply.ipynb #df0094b5
 MOVES = 'cleaning_moves.jsonl'   # in the dataset folder: which file went where
@@ -386,27 +386,6 @@ def read_removed(
     return _table(rows, 'path to label reason sha256'.split())
 
 # %% ../../nbs/clean/02_apply.ipynb #54f88f01
-def picture_sheet(
-    cells,       # Triples: a picture, its title, the colour of that
-    cols:int=6,  # Pictures in a row
-) -> list[Axes]: # One a picture
-    "Pictures with a title each; what cannot be read says so."
-    import matplotlib.pyplot as plt
-    cells = list(cells)
-    cols = max(1, min(cols, len(cells)))
-    rows = max(1, -(-len(cells)//cols))
-    axs = plt.figure(figsize=(1.9*cols, 2.4*rows), layout='constrained').subplots(rows, cols, squeeze=False).ravel()
-    for ax in axs: ax.axis('off')
-    for ax,(path,title,color) in zip(axs, cells):
-        ax.set_title(title, fontsize=8, color=color, parse_math=False)
-        try: img = open_rgb(path)
-        except (BearclassError, OSError, TypeError):
-            ax.text(.5, .5, 'cannot be read', ha='center', transform=ax.transAxes, color='grey')
-            continue
-        img.thumbnail((320, 320))
-        ax.imshow(img)
-    return list(axs[:len(cells)])
-
 def show_removed(
     root:str|Path, # Dataset folder
     n:int=24,      # Pictures at most

@@ -162,15 +162,6 @@ def _follow(df, went):
     return df.iloc[[*df.index.difference(lost), *lost]].reset_index(drop=True)
 
 # %% ../../nbs/clean/05_cleaner.ipynb #f4675484
-STATES = dict(
-    undecided='not decided yet',
-    decided='decided',
-    todo='will move',
-    keep='kept',
-    relabel='other label',
-    delete='deleted',
-    gone='gone')
-
 class Cleaner:
     "Look through a dataset page by page, decide about each picture, and carry the decisions out."
     def __init__(self,
@@ -229,6 +220,27 @@ def refresh(self:Cleaner) -> Cleaner: # Itself
     return self
 
 @patch
+def select(self:Cleaner):
+    "Make the list anew, and stay on the page if it is still there."
+    def passes(r): return all(value in self.said_of(r, k) for k,value in self.wanted.items())
+    self.selected = [i for i in sorted_positions(self.issues, self.order) if passes(self.rows[i])]
+    self.number = min(self.number, self.n_pages)
+    self.show_list()
+
+@patch(as_prop=True)
+def n_pages(self:Cleaner) -> int: return max(1, -(-len(self.selected)//self.page_size))
+
+# %% ../../nbs/clean/05_cleaner.ipynb #f4528e8a
+STATES = dict(
+    undecided='not decided yet',
+    decided='decided',
+    todo='will move',
+    keep='kept',
+    relabel='other label',
+    delete='deleted',
+    gone='gone')
+
+@patch
 def decision(self:Cleaner,
     row:dict, # One of `.rows`
 ) -> tuple: # Action or `None`, new label or `None`
@@ -250,17 +262,13 @@ def states(self:Cleaner,
     return {action or 'undecided', *(s for s,holds in also.items() if holds)}
 
 @patch
-def select(self:Cleaner):
-    "Make the list anew, and stay on the page if it is still there."
-    def passes(r):
-        has = dict(label={r['label']}, split={r['split']}, kind={r['kind'], r['kind'] and 'any'}, state=self.states(r))
-        return all(value in has[k] for k,value in self.wanted.items())
-    self.selected = [i for i in sorted_positions(self.issues, self.order) if passes(self.rows[i])]
-    self.number = min(self.number, self.n_pages)
-    self.show_list()
-
-@patch(as_prop=True)
-def n_pages(self:Cleaner) -> int: return max(1, -(-len(self.selected)//self.page_size))
+def said_of(self:Cleaner,
+    row:dict, # One of `.rows`
+    what:str, # Argument of `filter`
+) -> set: # Values for which the picture passes
+    "What a picture can be filtered by."
+    if what=='state': return self.states(row)
+    return {row[what], 'any'} if what=='kind' and row['kind'] else {row[what]}
 
 # %% ../../nbs/clean/05_cleaner.ipynb #0d602b7e
 @patch

@@ -79,7 +79,7 @@ def weighted_head(
             f"{count_of(len(known), 'class', 'classes')} among {count_of(int(use.sum()), 'picture')} to learn from",
             'at least two',
             'take a decision back, or add pictures')
-    model = LogisticRegression(C=.01, max_iter=5000, tol=tol, warm_start=True)
+    model = LogisticRegression(C=.01, max_iter=5000, tol=tol, warm_start=True, solver='newton-cg')
     if start is not None and np.array_equal(start.model.classes_, known):
         model = copy.deepcopy(start.model).set_params(tol=tol)   # a warm start: it goes on from these weights
     return Head(model.fit(z[use], y[use], None if weight is None else weight[use]), n_classes)
@@ -113,11 +113,11 @@ def gain_interval(
     seed:int=42,
 ) -> GainInterval:
     "Percentile interval of a mean difference, 95 %, for the luck of the pictures asked and of those learnt from."
-    rng,n,draws = np.random.default_rng(seed),len(d),2000
-    asked = rng.multinomial(n, np.full(n, 1/n), draws)@d/n
+    rng,draws = np.random.default_rng(seed),2000
+    asked = rng.choice(d, (draws, len(d))).mean(1)
     learnt = _luck_of_learning(replays)
     low,high = np.quantile(asked+rng.choice(learnt, draws), [.025, .975])
-    return GainInterval(float(d.mean()), float(low), float(high), float(d.std()/n**.5), float(learnt.std()))
+    return GainInterval(float(d.mean()), float(low), float(high), float(d.std()/len(d)**.5), float(learnt.std()))
 
 # %% ../../nbs/clean/08_gain.ipynb #78b786ce
 class TwoHeads:

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
-from .apply import picture_sheet
+from ..gather.verify import picture_sheet
 from ..core import BearclassError, InputError, MissingError, check_columns, count_of, door, write_atomic
 from ..dataset import Dataset, get_image_files, parent_name, sha_or_none
 from ..doctor import BOXED

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING
-from ..core import InputError, MissingError, count_of, door, new_folder, progress
+from ..core import InputError, count_of, door, new_folder, progress
 from ..dataset import check_label, content_sha256, folded, get_image_files, parent_name, test_folder
 from ..gather.duplicates import find_duplicates
 from ..gather.forget import forgotten_path, is_forgotten
@@ -35,8 +35,6 @@ def _named_roots(roots, dest):
     if len(named)<len(paths):
         raise InputError('folders that cannot be told apart by name', 'each folder once', 'give names: {name: folder}')
     if len(named)<2: raise InputError(f'{len(named)} datasets', 'two or more', 'name them all')
-    for r in named.values():
-        if not r.is_dir(): raise MissingError(f'there is no folder {str(r)!r}', 'a dataset folder', 'check the path')
     places = [(k, Path(os.path.realpath(r))) for k,r in {**named, **({'dest':dest} if dest else {})}.items()]
     for i,(a,p) in enumerate(places):
         for b,q in places[i+1:]:

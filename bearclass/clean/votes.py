@@ -14,7 +14,7 @@ from fastcore.basics import patch
 from ..core import BearclassError, InputError, check_columns, count_of, door, file_sha256, listed
 from ..dataset import Dataset, check_label, folded
 from ..manifest import whole_text
-from .apply import picture_sheet
+from ..gather.verify import picture_sheet
 from .decisions import JOURNAL, CleaningJournal, read_decisions
 if TYPE_CHECKING:
     import pandas as pd

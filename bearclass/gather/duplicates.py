@@ -29,12 +29,10 @@ __all__ = ['SIDE', 'WINDOW', 'FLAT', 'MAX_PAIRS', 'ROUGH', 'FINE', 'CLOSE', 'PLA
 SIDE = 32   # pixels; from this everything else is computed
 
 def small_grey(
-    source, # Path, bytes or open binary file
+    source, # Path, bytes, open binary file or Pillow image
 ) -> np.ndarray: # (32, 32) uint8; upright, transparency over white, the first frame of an animation
     "A picture in miniature, without its colours and its shape."
-    return _small_grey(open_lazy(source))
-
-def _small_grey(img):
+    img = open_lazy(source)
     img.draft('L', (2*SIDE, 2*SIDE))   # only JPEG's decoder can; others ignore it
     return np.asarray(to_rgb(img).convert('L').resize((SIDE, SIDE), Image.BOX))
 
@@ -176,7 +174,7 @@ def _look(path, label):
             w,h = img.size
             if w*h>MAX_PIXELS: return Look(path, label, reason=f'{w} x {h} pixels are too many')
             if min(w, h)<FINE: return Look(path, label, sha, size, w, h, reason=f'smaller than {FINE} pixels')
-            grey = _small_grey(img)
+            grey = small_grey(img)
     except Exception as e:   # each decoder fails in its own way; whatever it says becomes the reason
         return Look(path, label, reason=explain_failure(path.name, e, MAX_PIXELS).got)
     if (_cells(0, 1, FINE)@grey@_cells(0, 1, FINE).T).std()>FLAT: return Look(path, label, sha, size, w, h, grey)
@@ -241,12 +239,11 @@ def _group(looks, pairs):
 CLOSE,PLACES = 512,32   # pixels and places across and down, when looked at closely
 _shade,_detail = 10, .65   # levels of 255; share of the details of a place
 
-def _squares(path, side=None):
-    "(side, side, 3) pixels of a picture, squeezed to a square, or only its smallest side."
+def _at_most_close(path):
+    "A picture that is not yet decoded, and will not be much larger than is looked at."
     img = open_lazy(path)
     img.draft(None, (CLOSE, CLOSE))
-    if side is None: return min(CLOSE, *img.size)
-    return np.asarray(to_rgb(img).resize((side, side), Image.BOX), np.float32)
+    return img
 
 def _by_place(x, n):
     "(n, n, pixels, 3): the pixels of each place."
@@ -258,10 +255,12 @@ def is_one_picture(
     mirrored:bool=False, # Whether the second is the mirror image
 ) -> bool:
     "Whether two pictures have the same colours and the same details everywhere, but for brightness and size."
-    side = min(_squares(a), _squares(b))
+    both = _at_most_close(a),_at_most_close(b)
+    side = min(CLOSE, *both[0].size, *both[1].size)
     if side<PLACES: return False   # too little is seen
     n = min(PLACES, side//8*2)
-    x,y = (_squares(f, side//n*n) for f in (a, b))
+    size = side//n*n,side//n*n
+    x,y = (np.asarray(to_rgb(img).resize(size, Image.BOX), np.float32) for img in both)
     if mirrored: y = y[:, ::-1]
     fair = ((x>5)&(x<245)&(y>5)&(y<245)).all(2)   # not clipped
     if x[fair].sum()>y[fair].sum(): x,y = y,x

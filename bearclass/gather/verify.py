@@ -12,17 +12,17 @@ import numpy as np
 from fastcore.foundation import L
 from PIL import Image, UnidentifiedImageError
 from simplejpeg import decode_jpeg
-from ..core import check_columns, count_of, door, progress
+from ..core import BearclassError, check_columns, count_of, door, progress
 from ..dataset import EXTENSION_OF, dataset_root, get_image_files, quarantine_folder, sha_or_none
 from .quarantine import make_smaller, quarantine
-from ..images import MAX_PIXELS, bare_jpeg, open_lazy, orientation, to_rgb
+from ..images import MAX_PIXELS, bare_jpeg, open_lazy, open_rgb, orientation, to_rgb
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
 
 # %% auto #0
 __all__ = ['REASONS', 'MAX_BYTES', 'BLANK', 'MIN_SIDE', 'COLUMNS', 'PLACEHOLDER_SHARE', 'PLACEHOLDER_COPIES', 'sniff',
-           'check_image', 'check_images', 'show_checked', 'verify_images']
+           'check_image', 'check_images', 'picture_sheet', 'show_checked', 'verify_images']
 
 # %% ../../nbs/gather/10_verify.ipynb #8f3bb117
 _starts = {
@@ -326,6 +326,27 @@ def check_images(
     return pd.DataFrame(rows, columns=COLUMNS)
 
 # %% ../../nbs/gather/10_verify.ipynb #8269677b
+def picture_sheet(
+    cells,       # Triples: a picture, its title, the colour of that
+    cols:int=6,  # Pictures in a row
+) -> list[Axes]: # One a picture
+    "Pictures with a title each; what cannot be read says so."
+    import matplotlib.pyplot as plt
+    cells = list(cells)
+    cols = max(1, min(cols, len(cells)))
+    rows = max(1, -(-len(cells)//cols))
+    axs = plt.figure(figsize=(1.9*cols, 2.4*rows), layout='constrained').subplots(rows, cols, squeeze=False).ravel()
+    for ax in axs: ax.axis('off')
+    for ax,(path,title,color) in zip(axs, cells):
+        ax.set_title(title, fontsize=8, color=color, parse_math=False)
+        try: img = open_rgb(path)
+        except (BearclassError, OSError, TypeError):
+            ax.text(.5, .5, 'cannot be read', ha='center', transform=ax.transAxes, color='grey')
+            continue
+        img.thumbnail((320, 320))
+        ax.imshow(img)
+    return list(axs[:len(cells)])
+
 @door
 def show_checked(
     df:pd.DataFrame,  # From `check_images`
@@ -333,19 +354,14 @@ def show_checked(
     cols:int=6,       # Pictures in a row
 ) -> list[Axes]:
     "What a viewer shows of each file, with its reason above; what does not open is left grey."
-    import matplotlib.pyplot as plt
     check_columns(df, 'path format mode reason severity', 'check_images')
-    df = df.head(n)
-    rows = -(-max(len(df), 1)//cols)
-    fig,axs = plt.subplots(rows, cols, figsize=(1.9*cols, 2.2*rows), squeeze=False)
     colours = {'fault':'#b00020', 'suspicious':'#b36b00', 'note':'#2458a6', '':'#2e7d32'}
-    for ax in axs.flat: ax.set(xticks=[], yticks=[], frame_on=False)
-    for ax,r in zip(axs.flat, df.itertuples()):
-        ax.imshow(_thumbnail(r))
-        ax.set_frame_on(True)   # a white border is seen as one
-        ax.set_title(f"{Path(r.path).name}\n{r.reason or 'sound'}", fontsize=9, color=colours[r.severity])
-    fig.tight_layout()
-    return list(axs.flat)[:len(df)]
+    def cell(r): return _thumbnail(r), f"{Path(r.path).name}\n{r.reason or 'sound'}", colours[r.severity]
+    axs = picture_sheet(map(cell, df.head(n).itertuples()), cols)
+    for ax in axs:
+        ax.axis('on')   # a white border is seen as one
+        ax.set(xticks=[], yticks=[])
+    return axs
 
 def _thumbnail(r, side=160):
     "As much of a file as can be decoded, at most `side` pixels wide; grey where there is nothing."
