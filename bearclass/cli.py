@@ -179,6 +179,7 @@ def cmd_verify(a):
     if a.normalise:
         copies = normalise(a.folder, a.normalise)
         print(copies.status.value_counts().to_string())
+    elif not df.ok.all(): print(f'Next: bearclass verify {a.folder} --quarantine sets the faults aside.')
     return 0 if df.ok.all() else 1
 
 # %% ../nbs/cli.ipynb #7083e4f9
@@ -194,6 +195,7 @@ def cmd_duplicates(a):
     found = find_duplicates(a.folder, threshold=a.threshold, certain=max(a.threshold, .97))
     print(found)
     if a.quarantine: return _set_aside(quarantine(found.extras(a.quarantine), a.folder, a.yes), 'copies', a.folder)
+    if len(found.extras('certain')): print(f'Next: bearclass duplicates {a.folder} --quarantine certain')
 
 # %% ../nbs/cli.ipynb #8445908c
 def _check_out(out, replace, folder=None):
@@ -269,15 +271,19 @@ _bundle = _arg('bundle', help='folder that `bearclass train` or `export_bundle` 
     _arg('pictures', nargs='+', help='pictures; with --csv one folder of them'),
     _arg('--csv', metavar='FILE', help='write a table with a row for each picture in the folder'))
 def cmd_predict(a):
+    from bearclass.ship.answer import UNLIKE
     from bearclass.ship.predictor import Prediction, Predictor, predict_folder
     if a.csv:
         if len(a.pictures)>1: raise InputError(f'{len(a.pictures)} names and --csv', 'one folder', 'name one')
         df = predict_folder(a.bundle, a.pictures[0], a.csv)
-        print(f'Written to {a.csv}. Pictures: {len(df)}, unreadable: {(df.problem!="").sum()}.')
-        return 0 if (df.problem=='').all() else 2
+        unlike,bad = df.unknown.eq(True).sum(),(df.problem!='').sum()
+        print(f'Written to {a.csv}. Pictures: {len(df)}, unlike all it learnt from: {unlike}, unreadable: {bad}.')
+        return 2 if bad else 0
+    if len(a.pictures)==1 and Path(a.pictures[0]).is_dir():
+        raise InputError(f'{a.pictures[0]!r} is a folder', 'pictures', 'for all that are in it, add --csv out.csv')
     answers = Predictor(a.bundle).predict_batch(a.pictures)
     for f,p in zip(a.pictures, answers):
-        if isinstance(p, Prediction): print(f'{f}: {p}')
+        if isinstance(p, Prediction): print(f'{f}: {p}'+f'. {UNLIKE}'*bool(p.unknown))
         else: print(f'bearclass: {p}', file=sys.stderr)
     return 0 if all(isinstance(p, Prediction) for p in answers) else 2
 
