@@ -397,6 +397,7 @@ def cmd_check(a):
     from bearclass.receipt import check_receipt
     found = check_receipt(a.receipt, a.bundle, a.data)
     print(found.to_string(index=False))
+    if (found.found=='not checked').any(): print('What is not checked needs --bundle MODEL and --data FOLDER.')
     return 1 if (found.found=='differs')[found.what!='versions'].any() else 0
 
 # %% ../nbs/cli.ipynb #480cb2af
