@@ -83,8 +83,8 @@ def _least_python(names):
     "The oldest Python of this minor version that all packages accept, such as 3.11.5."
     rules = [SpecifierSet(distribution(name).metadata['Requires-Python'] or '') for name in names]
     major,minor,ours = sys.version_info[:3]
-    older = (f'{major}.{minor}.{patch}' for patch in range(ours))
-    return next((v for v in older if all(v in rule for rule in rules)), f'{major}.{minor}.{ours}')
+    pythons = (f'{major}.{minor}.{patch}' for patch in range(ours+1))
+    return next(v for v in pythons if all(v in rule for rule in rules))
 
 def _write_papers(folder, names, room):
     "What learners read and run, and the list of checksums."
