@@ -6,12 +6,14 @@
 from __future__ import annotations
 import shutil, subprocess, sys
 from collections.abc import Callable
+from importlib import import_module
 from importlib.metadata import PackageNotFoundError, distribution
 from importlib.resources import files
 from pathlib import Path
 from zipfile import ZIP_DEFLATED, ZipFile
 from packaging.markers import default_environment
 from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 from .core import (
     DependencyError, InputError, MissingError, door, file_sha256, new_folder, static_texts, write_files)
@@ -77,13 +79,31 @@ def _pack_ourselves(folder):
         for name,data in whole.items(): z.writestr(name, data)
 
 # %% ../nbs/classroom.ipynb #d289afad
-def _write_papers(folder, room):
+def _least_python(names):
+    "The oldest Python of this minor version that all packages accept, such as 3.11.5."
+    rules = [SpecifierSet(distribution(name).metadata['Requires-Python'] or '') for name in names]
+    major,minor,ours = sys.version_info[:3]
+    pythons = (f'{major}.{minor}.{patch}' for patch in range(ours+1))
+    return next(v for v in pythons if all(v in rule for rule in rules))
+
+def _write_papers(folder, names, room):
     "What learners read and run, and the list of checksums."
-    words = dict(python=f'{sys.version_info[0]}.{sys.version_info[1]}', room=room, gigabytes=f'{room/1e9:.1f}')
+    least = _least_python(names)
+    words = dict(python=least.rpartition('.')[0], least=least, room=room, gigabytes=f'{room/1e9:.1f}')
     write_files(folder, static_texts('classroom.txt', **words))
     files = sorted(f for f in folder.rglob('*') if f.is_file())
     sums = ''.join(f'{file_sha256(f)}  {f.relative_to(folder).as_posix()}\n' for f in files)
     (folder/'SHA256SUMS').write_bytes(sums.encode())
+
+def _check_fit():
+    "Raise where torch and torchvision are not made for each other: what fails here would fail for all learners."
+    try: import_module('torchvision')
+    except (ImportError, RuntimeError, OSError) as e:
+        both = ' and '.join(f'{name} {distribution(name).version}' for name in ('torch', 'torchvision'))
+        raise DependencyError(
+            f'{both} do not work together ({e})',
+            'two that were built for each other',
+            'pip install --force-reinstall torch torchvision --index-url https://download.pytorch.org/whl/cpu') from e
 
 def _check_given(pages, cassettes, systems):
     "Raise, before anything is fetched, for what cannot go onto the stick."
@@ -109,6 +129,7 @@ def prepare_class(
     "Put all that a class needs into one folder: packages, pages, cassettes, a start, a list of checksums."
     folder,pages = Path(folder),Path(pages or _home.parent/'nbs')
     _check_given(pages, cassettes, systems)
+    _check_fit()
     names = {p.split('==')[0] for p in needed_packages()}
     room = sum(f.size or 0 for name in names for f in distribution(name).files or ())
     fetch = _shrinks*room*len(systems)
@@ -123,7 +144,7 @@ def prepare_class(
         shutil.copytree(pages, tmp/'pages', ignore=shutil.ignore_patterns('.*', '__pycache__'))
         (tmp/'pages/cassettes').mkdir()
         for f in cassettes: shutil.copy(f, tmp/'pages/cassettes')
-        _write_papers(tmp, room)
+        _write_papers(tmp, names, room)
         size = sum(f.stat().st_size for f in tmp.rglob('*') if f.is_file())
     print(f'{str(folder)!r}: {size/1e9:.2f} GB. Learners begin with its README.txt.')
     return folder

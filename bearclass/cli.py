@@ -154,6 +154,19 @@ def _set_aside(moved, what, folder):
     print(f'{n} of {len(moved)} {what} set aside; bearclass verify {folder} --undo brings them back.')
     return 0 if moved.status.isin(['moved', 'already']).all() else 1
 
+def _look_over(folder, show=20):
+    "Say what opens and what does not, and name the first faults; all that was found."
+    from bearclass.dataset import passed_over
+    from bearclass.gather.verify import check_images
+    df = check_images(folder)
+    print(f'{len(df)} files, {int(df.ok.sum())} that open.')
+    if said := passed_over([folder]): print(said)
+    reasons = df[df.reason!=''].value_counts(['severity', 'reason'])
+    for (severity,reason),n in reasons.items(): print(f'  {n:5} {reason} ({severity})')
+    bad = df[df.severity.isin(['fault', 'suspicious'])].head(show)
+    for r in bad.itertuples(): print(f'  {str(r.path)!r}: {r.reason}, {r.detail}')
+    return df
+
 @_command(
     'which files are no pictures, and why', 'bearclass verify bears --quarantine', _folder,
     _arg('--show', type=int, default=20, help='how many to name'),
@@ -161,24 +174,17 @@ def _set_aside(moved, what, folder):
     _arg('--undo', action='store_true', help='bring back all that was set aside'),
     _arg('--normalise', metavar='NEW', help='write plain RGB copies to a new folder'))
 def cmd_verify(a):
-    from bearclass.dataset import passed_over
     from bearclass.gather.normalise import normalise
     from bearclass.gather.quarantine import quarantine, undo_quarantine
-    from bearclass.gather.verify import check_images
     if a.undo:
         print(undo_quarantine(a.folder).to_string(index=False))
         return 0
-    df = check_images(a.folder)
-    print(f'{len(df)} files, {int(df.ok.sum())} that open.')
-    if said := passed_over([a.folder]): print(said)
-    reasons = df[df.reason!=''].value_counts(['severity', 'reason'])
-    for (severity,reason),n in reasons.items(): print(f'  {n:5} {reason} ({severity})')
-    bad = df[df.severity.isin(['fault', 'suspicious'])].head(a.show)
-    for r in bad.itertuples(): print(f'  {str(r.path)!r}: {r.reason}, {r.detail}')
+    df = _look_over(a.folder, a.show)
     if a.quarantine: return _set_aside(quarantine(df, a.folder, a.yes), 'faults', a.folder)
     if a.normalise:
         copies = normalise(a.folder, a.normalise)
         print(copies.status.value_counts().to_string())
+    elif not df.ok.all(): print(f'Next: bearclass verify {a.folder} --quarantine sets the faults aside.')
     return 0 if df.ok.all() else 1
 
 # %% ../nbs/cli.ipynb #7083e4f9
@@ -194,6 +200,7 @@ def cmd_duplicates(a):
     found = find_duplicates(a.folder, threshold=a.threshold, certain=max(a.threshold, .97))
     print(found)
     if a.quarantine: return _set_aside(quarantine(found.extras(a.quarantine), a.folder, a.yes), 'copies', a.folder)
+    if len(found.extras('certain')): print(f'Next: bearclass duplicates {a.folder} --quarantine certain')
 
 # %% ../nbs/cli.ipynb #8445908c
 def _check_out(out, replace, folder=None):
@@ -214,17 +221,12 @@ def _print_evaluation(ev, title):
     return ev
 
 # %% ../nbs/cli.ipynb #b91a11dd
-def _quick(a, weights):
+def _quick(folder, arch='tf_efficientnet_lite0', weights='auto', **data):
     "Features once and a head: only with weights that others learnt."
     from bearclass.learn.blocks import from_folder
     from bearclass.learn.features import quick_tune
     from bearclass.learn.train import image_learner
-    if a.epochs:
-        raise InputError(
-            f'--quick with --epochs {a.epochs}',
-            'one or the other: --quick trains no epochs',
-            'leave one out')
-    learn = image_learner(from_folder(a.folder, a.size, a.valid_pct, a.seed, a.bs), a.arch, weights)
+    learn = image_learner(from_folder(folder, **data), arch, weights)
     if not learn.pretrained:
         raise InputError(
             '--quick and no pretrained weights',
@@ -249,14 +251,20 @@ _replace = _arg('--replace', action='store_true', help='replace an older bundle 
     _arg('--seed', type=int, default=42, help='for the split'))
 def cmd_train(a):
     _check_out(a.out, a.replace, a.folder)
+    if a.quick and a.epochs:
+        raise InputError(
+            f'--quick with --epochs {a.epochs}',
+            'one or the other: --quick trains no epochs',
+            'leave one out')
     from bearclass.learn.blocks import class_folders
     class_folders(a.folder)
     from bearclass.learn.interpret import evaluate
     from bearclass.learn.train import train_folder
     from bearclass.ship.bundle import export_bundle
     weights = dict(auto='auto', none=False).get(a.weights, a.weights)
-    if a.quick: learn = _quick(a, weights)
-    else: learn = train_folder(a.folder, a.arch, a.epochs, a.size, weights, a.valid_pct, a.seed, bs=a.bs)
+    data = dict(size=a.size, valid_pct=a.valid_pct, seed=a.seed, bs=a.bs)
+    if a.quick: learn = _quick(a.folder, a.arch, weights, **data)
+    else: learn = train_folder(a.folder, a.arch, a.epochs, weights=weights, **data)
     _print_evaluation(evaluate(learn), 'validation set')
     print(f'Exported to {export_bundle(learn, a.out, replace=a.replace).path}.')
     print(f'Next: bearclass predict {a.out} PICTURE, or bearclass app {a.out}')
@@ -269,15 +277,19 @@ _bundle = _arg('bundle', help='folder that `bearclass train` or `export_bundle` 
     _arg('pictures', nargs='+', help='pictures; with --csv one folder of them'),
     _arg('--csv', metavar='FILE', help='write a table with a row for each picture in the folder'))
 def cmd_predict(a):
+    from bearclass.ship.answer import UNLIKE
     from bearclass.ship.predictor import Prediction, Predictor, predict_folder
     if a.csv:
         if len(a.pictures)>1: raise InputError(f'{len(a.pictures)} names and --csv', 'one folder', 'name one')
         df = predict_folder(a.bundle, a.pictures[0], a.csv)
-        print(f'Written to {a.csv}. Pictures: {len(df)}, unreadable: {(df.problem!="").sum()}.')
-        return 0 if (df.problem=='').all() else 2
+        unlike,bad = df.unknown.eq(True).sum(),(df.problem!='').sum()
+        print(f'Written to {a.csv}. Pictures: {len(df)}, unlike all it learnt from: {unlike}, unreadable: {bad}.')
+        return 2 if bad else 0
+    if len(a.pictures)==1 and Path(a.pictures[0]).is_dir():
+        raise InputError(f'{a.pictures[0]!r} is a folder', 'pictures', 'for all that are in it, add --csv out.csv')
     answers = Predictor(a.bundle).predict_batch(a.pictures)
     for f,p in zip(a.pictures, answers):
-        if isinstance(p, Prediction): print(f'{f}: {p}')
+        if isinstance(p, Prediction): print(f'{f}: {p}'+f'. {UNLIKE}'*bool(p.unknown))
         else: print(f'bearclass: {p}', file=sys.stderr)
     return 0 if all(isinstance(p, Prediction) for p in answers) else 2
 
@@ -391,6 +403,7 @@ def cmd_check(a):
     from bearclass.receipt import check_receipt
     found = check_receipt(a.receipt, a.bundle, a.data)
     print(found.to_string(index=False))
+    if (found.found=='not checked').any(): print('What is not checked needs --bundle MODEL and --data FOLDER.')
     return 1 if (found.found=='differs')[found.what!='versions'].any() else 0
 
 # %% ../nbs/cli.ipynb #480cb2af
@@ -406,15 +419,10 @@ def _demo_pictures(a, out):
 
 def _demo_learner(root, seed):
     "Seconds, with weights that others learnt; where there are none, a small network learns from nothing."
-    from bearclass.learn.blocks import from_folder
-    from bearclass.learn.features import quick_tune
-    from bearclass.learn.train import image_learner, train_folder
+    from bearclass.learn.train import train_folder
     from bearclass.learn.weights import choose_weights
-    if choose_weights('tf_efficientnet_lite0', 'auto').source is None:
-        return train_folder(root, 'tiny_cnn', size=96, seed=seed)
-    learn = image_learner(from_folder(root, seed=seed))
-    quick_tune(learn)
-    return learn
+    if choose_weights('tf_efficientnet_lite0', 'auto').source: return _quick(root, seed=seed)
+    return train_folder(root, 'tiny_cnn', size=96, seed=seed)
 
 def _demo_plots(ev, out):
     "Save the confusion matrix and the worst answers as pictures."
@@ -435,7 +443,6 @@ def _demo_plots(ev, out):
     _arg('--seed', type=int, default=42, help='for the split and all other chance'), _port,
     _arg('--no-serve', dest='serve', action='store_false', help='stop after the export'))
 def cmd_demo(a):
-    from bearclass.gather.verify import check_images
     from bearclass.learn.interpret import evaluate
     from bearclass.ship.app import serve_app
     from bearclass.ship.bundle import export_bundle
@@ -446,9 +453,7 @@ def cmd_demo(a):
     print('\n1. Pictures')
     root = _demo_pictures(a, out)
     print('\n2. Verify')
-    df = check_images(root)
-    reasons = df.reason[~df.ok].value_counts()
-    print(f'{len(df)} files, {int(df.ok.sum())} good.', *(f'{n} {r}.' for r,n in reasons.items()))
+    _look_over(root)
     print('\n3. Train')
     set_seed(a.seed)   # the demo comes out the same twice on one machine
     learn = _demo_learner(root, a.seed)

@@ -1,5 +1,5 @@
 "A class without a network: prepared once, started from wheels alone with the network refused, not twice, not half."
-import ensurepip, os, shutil, subprocess, sys
+import ensurepip, os, re, shutil, subprocess, sys
 from importlib.metadata import distribution
 from pathlib import Path
 from zipfile import ZipFile
@@ -94,12 +94,16 @@ def test_learners_start_without_a_network(stick, tmp_path):
 
 
 def test_another_python_is_told_what_to_type(stick, tmp_path):
+    "Another version, and the same before the oldest that all packages accept."
+    python = '.'.join(map(str, sys.version_info[:2]))
     text = (stick/'start.py').read_text(encoding='utf-8')
-    now = f"'{sys.version_info[0]}.{sys.version_info[1]}'"
-    (tmp_path/'start.py').write_text(text.replace(now, "'3.99'", 1), encoding='utf-8')
     (tmp_path/'SHA256SUMS').touch()
-    run = start(tmp_path, tmp_path/'mine')
-    assert run.returncode==1 and 'for Python 3.99' in run.stderr and 'py -3.99' in run.stderr
+    older = f"'{python}', '{python}.999'",f'{python}.999 or later'
+    for wrong,says in (("'3.99', '3.99.0'", 'for Python 3.99'), older):
+        other = re.sub(r"(?<=^python,least,room = )'[\d.]+', '[\d.]+'", wrong, text, flags=re.M)
+        (tmp_path/'start.py').write_text(other, encoding='utf-8')
+        run = start(tmp_path, tmp_path/'mine')
+        assert run.returncode==1 and says in run.stderr and 'Windows: py -3' in run.stderr
 
 
 def test_the_command_refuses_before_it_fetches(stick, tmp_path, capsys):
