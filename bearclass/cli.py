@@ -333,10 +333,11 @@ def cmd_app(a):
     _arg('--host', default='127.0.0.1', help='address to listen on; any but this machine needs --allow-public'),
     _arg('--workers', type=int, default=1, help='processes that answer'),
     _arg('--classify-url', action='store_true', help='also fetch pictures from the web for whoever asks'),
-    _arg('--allow-public', action='store_true', help='something in front decides who may ask'))
+    _arg('--allow-public', action='store_true', help='something in front decides who may ask'),
+    _arg('--log', metavar='FILE', help='add a line for each answer, for bearclass monitor; no picture is kept'))
 def cmd_serve(a):
     from bearclass.ship.api import serve_api
-    serve_api(a.bundle, a.port, a.host, a.workers, a.classify_url, a.allow_public)
+    serve_api(a.bundle, a.port, a.host, a.workers, a.classify_url, a.allow_public, a.log)
 
 @_command(
     'write a bundle as one HTML file that works anywhere', 'bearclass page model bears.html', _bundle,
@@ -372,7 +373,7 @@ def cmd_post(a):
 # %% ../nbs/cli.ipynb #3c0a1d07
 @_command(
     'has what a model meets changed?', 'bearclass monitor log.jsonl --out report.html',
-    _arg('log', help='written by `Watch`'),
+    _arg('log', help='written by `bearclass serve --log` or `Watch`'),
     _arg('--reference', metavar='LOG', help='such a log of pictures that belong; without it, the first rows'),
     _arg('--out', metavar='HTML', help='write a page with plots'))
 def cmd_monitor(a):

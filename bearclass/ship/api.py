@@ -13,6 +13,7 @@ from ..core import DependencyError, InputError, MissingError, static_text
 from .answer import foot_text, page_html, title_for, unreadable_text
 from .app import check_host, check_port
 from .predictor import Bundle, Predictor, as_predictor, check_one_class
+from .watch import Watch
 try:
     import uvicorn
     from python_multipart import multipart   # noqa: F401 Starlette reads forms with it
@@ -197,7 +198,9 @@ _limits = dict(limit_concurrency=100, timeout_keep_alive=5, timeout_graceful_shu
 
 def api_from_environment() -> Starlette:
     "What each worker of `serve_api` serves."
-    return create_api(os.environ['BEARCLASS_BUNDLE'], bool(os.environ.get('BEARCLASS_CLASSIFY_URL')))
+    bundle,log = os.environ['BEARCLASS_BUNDLE'],os.environ.get('BEARCLASS_LOG')
+    answers = Watch(bundle, log, n_threads=1) if log else bundle
+    return create_api(answers, bool(os.environ.get('BEARCLASS_CLASSIFY_URL')))
 
 def serve_api(
     bundle:str|Path,         # Exported model
@@ -206,6 +209,7 @@ def serve_api(
     workers:int=1,           # Processes that answer
     classify_url:bool=False, # As for `create_api`
     allow_public:bool=False, # Your word that something in front decides who may ask
+    log:str|Path|None=None,  # File to which `Watch` adds a line for each answer, without the picture
 ):
     "Serve a bundle as an API until Ctrl-C or SIGTERM."
     check_one_class(Predictor(bundle))   # whatever is wrong with it is said here, once
@@ -214,7 +218,12 @@ def serve_api(
         '127.0.0.1, with a server in front that decides who may ask',
         'put one there and pass `allow_public=True` (command line: --allow-public)')
     check_port(port, host)
-    os.environ |= dict(BEARCLASS_BUNDLE=os.path.abspath(bundle), BEARCLASS_CLASSIFY_URL='1' if classify_url else '')
+    if log and not Path(log).absolute().parent.is_dir():
+        raise MissingError(f'there is no folder for {str(log)!r}', 'a folder that is there', 'make it, or name another')
+    os.environ |= dict(
+        BEARCLASS_BUNDLE=os.path.abspath(bundle),
+        BEARCLASS_CLASSIFY_URL='1' if classify_url else '',
+        BEARCLASS_LOG=os.path.abspath(log) if log else '')
     print(f'The API is at http://{host}:{port}/, described at /openapi.json\nStop it with Ctrl-C.', flush=True)
     uvicorn.run('bearclass.ship.api:api_from_environment', factory=True, host=host, port=port, workers=workers,
                 log_level='warning', **_limits)
