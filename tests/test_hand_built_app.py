@@ -1,13 +1,8 @@
-"""A page of one's own widgets, as the course has it typed, served by Voila and used in a real Chromium.
-
-ipywidgets 7, which some hosted notebooks have, lives in an environment of its own; name its Python to try it too:
-    python3 -m venv /tmp/ipywidgets7 && /tmp/ipywidgets7/bin/pip install "ipywidgets<8" voila ipykernel
-    cp <(python -c "import site; print(*site.getsitepackages())") /tmp/ipywidgets7/lib/python3.*/site-packages/more.pth
-    BEARCLASS_IPYWIDGETS7=/tmp/ipywidgets7/bin/python pytest tests/test_hand_built_app.py"""
-import os, sys
+"A page of one's own widgets, as the course has it typed, served by Voila and used in a real Chromium."
+import sys
 import pytest
 from PIL import Image
-from conftest import colour_bundle, free_port, here_env, started, write_notebook
+from conftest import colour_bundle, free_port, started, write_notebook
 from bearclass.core import InputError
 
 pytest.importorskip('torch')
@@ -30,6 +25,7 @@ btn_run.on_click(on_click_classify)
 VBox([widgets.Label('Select your colour!'), btn_upload, btn_run, out_pl, lbl_pred])'''
 
 by_itself = '''
+import ipywidgets
 own_upload, own_out, own_label = FileUpload(), Output(), Label()
 
 def on_data_change(change):
@@ -41,7 +37,7 @@ def on_data_change(change):
     own_label.value = f'It is {pred}: {probs[pred_idx]:.04f}, of {len(change.new)} file'
 
 own_upload.observe(on_data_change, names=['data'])
-display(VBox([Label('Or only choose one'), own_upload, own_out, own_label]))'''
+display(VBox([Label(f'ipywidgets {ipywidgets.__version__}'), own_upload, own_out, own_label]))'''
 
 
 @pytest.fixture(scope='module')
@@ -67,13 +63,6 @@ def folder(tmp_path_factory, learn):
     return folder
 
 
-@pytest.fixture(params=[8, 7])
-def python(request):
-    "The Python of an environment with that version of ipywidgets."
-    if request.param==8: return sys.executable
-    return os.environ.get('BEARCLASS_IPYWIDGETS7') or pytest.skip('set BEARCLASS_IPYWIDGETS7: see the top of this file')
-
-
 def choose(page, i, path):
     "Upload with the i-th button; it counts what has arrived."
     from playwright.sync_api import expect
@@ -85,16 +74,17 @@ def choose(page, i, path):
 
 @pytest.mark.browser
 @pytest.mark.slow
-def test_typed_as_taught(python, request, folder, learn, browser_page, screenshots):
+def test_typed_as_taught(ipywidgets, widgets_env, folder, learn, browser_page, screenshots):
     from playwright.sync_api import expect
     page, port, sky = browser_page, free_port(), folder/'sky.png'
     said = lambda text: expect(page.get_by_text(text, exact=True)).to_be_visible(timeout=300_000)
     label,i,probs = learn.predict(sky)
-    voila = [python, '-m', 'voila', 'mine.ipynb', f'--port={port}', '--Voila.ip=127.0.0.1', '--no-browser']
-    with started(voila, port, cwd=folder, env=here_env(JUPYTER_PREFER_ENV_PATH='1')):
+    voila = [sys.executable, '-m', 'voila', 'mine.ipynb', f'--port={port}', '--Voila.ip=127.0.0.1', '--no-browser']
+    with started(voila, port, cwd=folder, env=widgets_env):
         page.route(lambda url: '//127.0.0.1' not in url, lambda route: route.abort())   # Voila's own style sheets
         page.goto(f'http://127.0.0.1:{port}/', wait_until='commit')
         choose(page, 0, sky)
+        expect(page.get_by_text(f'ipywidgets {ipywidgets}.')).to_be_visible()
         page.get_by_role('button', name='Classify').click()
         said(f'Prediction: {label}; Probability: {probs[i]:.04f}')
         choose(page, 1, sky)
@@ -103,7 +93,7 @@ def test_typed_as_taught(python, request, folder, learn, browser_page, screensho
         for width in 1280, 390:
             page.set_viewport_size(dict(width=width, height=900))
             assert page.evaluate('document.documentElement.scrollWidth') <= width
-            page.screenshot(path=screenshots/f'hand_built_{request.node.callspec.id}_{width}.png', full_page=True)
+            page.screenshot(path=screenshots/f'hand_built_{ipywidgets}_{width}.png', full_page=True)
 
 
 def test_a_learner_as_it_is(learn, folder, capsys):
