@@ -88,7 +88,7 @@ def test_clean_a_dataset(served, ipywidgets, browser_page, screenshots):
     page.on(
         'console',
         lambda m: errors.append(m.text) if m.type=='error' and 'Failed to load resource' not in m.text else None)
-    # with ipywidgets 7 Voila's own part asks for a MathJax 2, which it does not bring
+    # the browser's half of ipywidgets 7 asks for MathJax 2, which Voila no longer brings
     page.on('pageerror', lambda e: errors.append(str(e)) if "reading 'Queue'" not in str(e) else None)
     visit(page, url)
     head(page, '0 of 36 decided')
