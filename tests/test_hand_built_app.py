@@ -1,5 +1,5 @@
-"A page of one's own widgets, as the course has it typed, served by Voila and used in a real Chromium."
-import sys
+"A page of one's own widgets, as the course has it typed, served by Voila, with ipywidgets 8 and 7, in a real Chromium."
+import re, sys
 import pytest
 from PIL import Image
 from conftest import colour_bundle, free_port, started, write_notebook
@@ -39,6 +39,13 @@ def on_data_change(change):
 own_upload.observe(on_data_change, names=['data'])
 display(VBox([Label(f'ipywidgets {ipywidgets.__version__}'), own_upload, own_out, own_label]))'''
 
+beside = '''
+import torch
+from bearclass.quiz import quiz
+from bearclass.scratch.draw import draw_digit
+from bearclass.scratch.moving import explore_sgd
+display(quiz('05'), explore_sgd(), draw_digit({'a coin': lambda x: torch.full((len(x), 2), .5)}))'''
+
 
 @pytest.fixture(scope='module')
 def learn(tmp_path_factory):
@@ -59,7 +66,9 @@ def folder(tmp_path_factory, learn):
     colour_bundle(folder/'model')
     Image.new('RGB', (300, 200), 'blue').save(folder/'sky.png')
     opened = "learn_inf = load_learner('export.pkl')\npredictor = Predictor('model')"
-    write_notebook(folder/'mine.ipynb', 'from bearclass.all import *', opened, with_button, by_itself)
+    typed = 'from bearclass.all import *', opened, with_button, by_itself
+    write_notebook(folder/'with_8.ipynb', *typed)
+    write_notebook(folder/'with_7.ipynb', *typed, beside)   # with 8 these have tests of their own
     return folder
 
 
@@ -72,15 +81,33 @@ def choose(page, i, path):
     expect(button).to_contain_text('(1)', timeout=300_000)
 
 
+def try_what_stands_beside(page):
+    "A question, a slider, and the pad to draw a digit on."
+    from playwright.sync_api import expect
+    patience = dict(timeout=300_000)
+    one,pad = page.locator('.bcq-one').first, page.locator('.bearclass-pad')
+    one.get_by_role('radio').first.check()
+    one.get_by_role('button', name='Check 1').click()
+    expect(one.get_by_role('status')).to_contain_text(re.compile('Right|Not yet'), **patience)
+    page.locator('.ui-slider-handle').first.press('End')   # the largest learning rate
+    expect(page.get_by_text('diverging').first).to_be_visible(**patience)
+    pad.locator('svg').hover()
+    page.mouse.down()
+    page.mouse.move(*(pad.locator('svg').bounding_box()[side]+60 for side in 'xy'))
+    page.mouse.up()
+    expect(pad.locator('img')).to_be_visible(**patience)
+
+
 @pytest.mark.browser
 @pytest.mark.slow
-def test_typed_as_taught(ipywidgets, widgets_env, folder, learn, browser_page, screenshots):
+def test_typed_as_taught(ipywidgets, widgets_env, folder, learn, browser_page, screenshots, tmp_path):
     from playwright.sync_api import expect
     page, port, sky = browser_page, free_port(), folder/'sky.png'
     said = lambda text: expect(page.get_by_text(text, exact=True)).to_be_visible(timeout=300_000)
     label,i,probs = learn.predict(sky)
-    voila = [sys.executable, '-m', 'voila', 'mine.ipynb', f'--port={port}', '--Voila.ip=127.0.0.1', '--no-browser']
-    with started(voila, port, cwd=folder, env=widgets_env):
+    options = f'--port={port}', '--Voila.ip=127.0.0.1', '--no-browser'
+    voila = [sys.executable, '-m', 'voila', f'with_{ipywidgets}.ipynb', *options]
+    with started(voila, port, cwd=folder, env={**widgets_env, 'BEARCLASS_CACHE':str(tmp_path)}):
         page.route(lambda url: '//127.0.0.1' not in url, lambda route: route.abort())   # Voila's own style sheets
         page.goto(f'http://127.0.0.1:{port}/', wait_until='commit')
         choose(page, 0, sky)
@@ -90,6 +117,7 @@ def test_typed_as_taught(ipywidgets, widgets_env, folder, learn, browser_page, s
         choose(page, 1, sky)
         said('It is blue: 0.9647, of 1 file')
         expect(page.locator('.widget-output img')).to_have_count(2)
+        if ipywidgets==7: try_what_stands_beside(page)
         for width in 1280, 390:
             page.set_viewport_size(dict(width=width, height=900))
             assert page.evaluate('document.documentElement.scrollWidth') <= width
