@@ -1,5 +1,5 @@
 "The cleaner as somebody meets it: in a real Chromium, through Voila. A new visit is a new kernel."
-import json, re, sys
+import json, re, shutil, sys
 import numpy as np
 import pandas as pd
 import pytest
@@ -19,9 +19,15 @@ ImageCleaner(pd.read_pickle({table!r}), {root!r}, page_size=12)'''
 
 CLASSES = 'black', 'grizzly', 'teddy'
 
-def draw(root):
-    "A table of 36 drawn bears, one class after the other; the model doubts the first six."
+@pytest.fixture(scope='module')
+def bears(tmp_path_factory):
+    "A folder of 36 drawn bears."
+    root = tmp_path_factory.mktemp('drawn')/'bears'
     draw_bears(root, n_per_class=12, size=160)
+    return root
+
+def table(root):
+    "Of 36 bears, one class after the other; the model doubts the first six."
     files = [f for row in zip(*(get_image_files(root/c) for c in CLASSES)) for f in row]
     i = np.arange(36)
     p = np.where(i<6, .04+.02*i, .6+.01*i)
@@ -43,10 +49,11 @@ def site(path, root, df):
     return path
 
 @pytest.fixture(scope='module')
-def served(tmp_path_factory, widgets_env):
+def served(tmp_path_factory, bears, widgets_env):
     "A dataset on a server: (address of the notebook, dataset folder)."
     top = tmp_path_factory.mktemp('clean')
-    site(top/'site', top/'bears', draw(top/'bears'))
+    shutil.copytree(bears, top/'bears')
+    site(top/'site', top/'bears', table(top/'bears'))
     port = free_port()
     cmd = [sys.executable, '-m', 'voila', str(top), f'--port={port}', '--Voila.ip=127.0.0.1', '--Voila.log_level=WARN']
     with started(cmd, port, cwd=top, env=widgets_env):
@@ -77,7 +84,7 @@ def choose(page, name, label):
 def marked(page, counts):
     "Wait until that many tiles are drawn with each mark: {'delete': 1, ...}."
     for mark,n in counts.items(): expect(page.locator(f'.bcc-tile.bcc-{mark}')).to_have_count(n, timeout=20_000)
-def wide_enough(page): return page.evaluate('document.documentElement.scrollWidth<=window.innerWidth')
+def wide_enough(page): page.wait_for_function('document.documentElement.scrollWidth<=window.innerWidth', timeout=20_000)
 def contents(root): return sorted(content_sha256(f) for top in (root, removed_folder(root)) for f in top.rglob('*.jpg'))
 
 
@@ -148,11 +155,10 @@ def test_clean_a_dataset(served, ipywidgets, browser_page, screenshots):
     assert not list(removed_folder(root).rglob('*.jpg'))
     assert len(list((root/'grizzly').glob('*.jpg')))==12
 
-    assert wide_enough(page)
+    wide_enough(page)
     page.set_viewport_size(dict(width=800, height=1000))
-    page.wait_for_timeout(300)
+    wide_enough(page)
     page.screenshot(path=screenshots/f'clean_{ipywidgets}_narrow.png')
-    assert wide_enough(page)
     page.evaluate("document.body.setAttribute('data-jp-theme-light', 'false')")
     page.screenshot(path=screenshots/f'clean_{ipywidgets}_dark.png')
     assert page.evaluate("getComputedStyle(document.querySelector('.bcc')).color")=='rgb(238, 243, 240)'
