@@ -8,6 +8,7 @@ from PIL import Image
 
 ROOT = Path(__file__).resolve().parent.parent
 COMMITTED = ROOT/'nbs/app/bundle'
+WIDGETS7 = ROOT/'build/ipywidgets7'   # made by make
 # real photos, MNIST, weights: never part of the project
 REAL = Path(os.environ.get('BEARCLASS_TEST_DATA') or ROOT.parent/'shared/data')
 CHROMIUM_FLAGS = (
@@ -185,6 +186,22 @@ def here_env(**kw):
     "This environment for a process that runs in another folder."
     path = os.pathsep.join(os.path.abspath(p) for p in os.environ.get('PYTHONPATH', '').split(os.pathsep) if p)
     return {**os.environ, 'PYTHONPATH':path, **kw}
+
+
+@pytest.fixture(scope='module', params=[8, 7])
+def ipywidgets(request):
+    "The version that a page is tried with; Colab has 7."
+    return request.param
+
+
+@pytest.fixture(scope='module')
+def widgets_env(ipywidgets):
+    "The environment with that version, for a server and its kernels."
+    env = here_env(JUPYTER_PREFER_ENV_PATH='1')
+    if ipywidgets==8: return env
+    if not WIDGETS7.is_dir(): pytest.skip('no ipywidgets 7 here: make build/ipywidgets7')
+    path = os.pathsep.join([str(WIDGETS7), env['PYTHONPATH']])
+    return {**env, 'PYTHONPATH':path, 'JUPYTER_PATH':str(WIDGETS7/'share/jupyter')}   # Python's half and the browser's
 
 
 def free_port():

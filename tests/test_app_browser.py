@@ -23,6 +23,14 @@ def photo(tmp_path_factory):
     return path
 
 
+@pytest.fixture(scope='module')
+def url(ipywidgets, widgets_env, request, small_bundle):
+    "The app, served with that version of ipywidgets."
+    if ipywidgets==8: yield request.getfixturevalue('app_url')
+    else:
+        with serving(small_bundle, env=widgets_env) as (url,_): yield url
+
+
 def visit(page, url):
     "Open the page and wait for its button, however busy the machine is."
     page.set_default_timeout(300_000)
@@ -47,21 +55,21 @@ def expected(bundle, path):
     return verdict(Predictor(bundle).predict(path))[1]
 
 
-def test_a_visit(app_url, small_bundle, browser_page, photo, screenshots, tmp_path):
+def test_a_visit(url, ipywidgets, small_bundle, browser_page, photo, screenshots, tmp_path):
     page = browser_page
     errors,outside = [],[]
     refused = 'Failed to load resource', 'https://cdn.jsdelivr.net/npm/@fortawesome/'   # what Voila's template wants
     is_ours = lambda m: m.type=='error' and not any(r in m.text for r in refused)
     page.on('console', lambda m: errors.append(m.text) if is_ours(m) else None)
-    page.route(lambda url: not url.startswith(app_url), lambda route: outside.append(route.request.url))   # no answer
-    visit(page, app_url)
+    page.route(lambda asked: not asked.startswith(url), lambda route: outside.append(route.request.url))   # no answer
+    visit(page, url)
     assert page.title() == title_for(Predictor(small_bundle).vocab)
-    page.screenshot(path=screenshots/'app_empty.png')
+    page.screenshot(path=screenshots/f'app_{ipywidgets}_empty.png')
     upload(page, photo)
     assert label(page) == expected(small_bundle, photo)
     assert shown(page, '.bc-bar') == 3
     assert page.evaluate(LONGEST) == 640
-    page.screenshot(path=screenshots/'app_result.png')
+    page.screenshot(path=screenshots/f'app_{ipywidgets}_result.png')
 
     page.evaluate("document.querySelector('.bc-label').textContent = 'old'")   # to tell a new answer from it
     upload(page, photo)
@@ -73,7 +81,7 @@ def test_a_visit(app_url, small_bundle, browser_page, photo, screenshots, tmp_pa
     upload(page, note)
     says(page, '“note.jpg” is not a picture')
     assert shown(page, '.bc-label') == shown(page, '.bc-bar') == shown(page, '.bearclass img') == 0
-    page.screenshot(path=screenshots/'app_error.png')
+    page.screenshot(path=screenshots/f'app_{ipywidgets}_error.png')
     upload(page, photo)
     assert label(page) == expected(small_bundle, photo) and shown(page, '.bc-message') == 0
     other = tmp_path/'other.jpg'
@@ -83,7 +91,7 @@ def test_a_visit(app_url, small_bundle, browser_page, photo, screenshots, tmp_pa
     assert page.locator('.bc-file').all_inner_texts() == ['photo.jpg', 'note.jpg', 'other.jpg']
     assert page.locator('.bc-label').all_inner_texts() == [expected(small_bundle, f) for f in (photo, other)]
     assert '“note.jpg” is not a picture' in page.inner_text('.bc-answer:nth-of-type(2)')
-    page.screenshot(path=screenshots/'app_several.png', full_page=True)
+    page.screenshot(path=screenshots/f'app_{ipywidgets}_several.png', full_page=True)
 
     page.keyboard.press('Tab')   # by keyboard: from the button to the first example
     assert 'Example 1' in page.evaluate('document.activeElement.textContent')
@@ -91,6 +99,11 @@ def test_a_visit(app_url, small_bundle, browser_page, photo, screenshots, tmp_pa
     page.wait_for_selector('.bc-answer', state='detached')
     golden = Predictor(small_bundle).bundle.files['golden/0.png']
     assert label(page) == expected(small_bundle, golden) and 'Example 1' in page.get_attribute('.bearclass img', 'alt')
+
+    page.set_viewport_size(dict(width=360, height=740))
+    page.screenshot(path=screenshots/f'app_{ipywidgets}_phone.png')
+    assert page.evaluate('document.documentElement.scrollWidth') <= 360
+    assert page.evaluate("document.querySelector('.widget-upload').offsetHeight") >= 44
     assert errors == outside == []
 
 def test_large_files(app_url, small_bundle, browser_page, tmp_path):
@@ -106,18 +119,6 @@ def test_large_files(app_url, small_bundle, browser_page, tmp_path):
     upload(page, huge)
     says(page, '“huge.jpg” has 26 MB, and the limit is 25 MB')
     assert shown(page, '.bc-label') == 0
-
-def test_on_a_phone(app_url, browser, photo, screenshots):
-    context = browser.new_context(viewport=dict(width=360, height=740), device_scale_factor=2)
-    page = context.new_page()
-    visit(page, app_url)
-    upload(page, photo)
-    label(page)
-    page.screenshot(path=screenshots/'app_phone.png')
-    wide = page.evaluate('document.documentElement.scrollWidth')
-    high = page.evaluate("document.querySelector('.widget-upload').offsetHeight")
-    context.close()
-    assert wide <= 360 and high >= 44
 
 def test_refused_bundle(small_bundle, browser_page, screenshots, tmp_path):
     port = free_port()

@@ -1,13 +1,8 @@
-"""A page of one's own widgets, as the course has it typed, served by Voila and used in a real Chromium.
-
-ipywidgets 7, which some hosted notebooks have, lives in an environment of its own; name its Python to try it too:
-    python3 -m venv /tmp/ipywidgets7 && /tmp/ipywidgets7/bin/pip install "ipywidgets<8" voila ipykernel
-    cp <(python -c "import site; print(*site.getsitepackages())") /tmp/ipywidgets7/lib/python3.*/site-packages/more.pth
-    BEARCLASS_IPYWIDGETS7=/tmp/ipywidgets7/bin/python pytest tests/test_hand_built_app.py"""
-import os, sys
+"A page of one's own widgets, as the course has it typed, served by Voila, with ipywidgets 8 and 7, in a real Chromium."
+import re, sys
 import pytest
 from PIL import Image
-from conftest import colour_bundle, free_port, here_env, started, write_notebook
+from conftest import colour_bundle, free_port, started, write_notebook
 from bearclass.core import InputError
 
 pytest.importorskip('torch')
@@ -30,6 +25,7 @@ btn_run.on_click(on_click_classify)
 VBox([widgets.Label('Select your colour!'), btn_upload, btn_run, out_pl, lbl_pred])'''
 
 by_itself = '''
+import ipywidgets
 own_upload, own_out, own_label = FileUpload(), Output(), Label()
 
 def on_data_change(change):
@@ -41,7 +37,14 @@ def on_data_change(change):
     own_label.value = f'It is {pred}: {probs[pred_idx]:.04f}, of {len(change.new)} file'
 
 own_upload.observe(on_data_change, names=['data'])
-display(VBox([Label('Or only choose one'), own_upload, own_out, own_label]))'''
+display(VBox([Label(f'ipywidgets {ipywidgets.__version__}'), own_upload, own_out, own_label]))'''
+
+beside = '''
+import torch
+from bearclass.quiz import quiz
+from bearclass.scratch.draw import draw_digit
+from bearclass.scratch.moving import explore_sgd
+display(quiz('05'), explore_sgd(), draw_digit({'a coin': lambda x: torch.full((len(x), 2), .5)}))'''
 
 
 @pytest.fixture(scope='module')
@@ -63,15 +66,10 @@ def folder(tmp_path_factory, learn):
     colour_bundle(folder/'model')
     Image.new('RGB', (300, 200), 'blue').save(folder/'sky.png')
     opened = "learn_inf = load_learner('export.pkl')\npredictor = Predictor('model')"
-    write_notebook(folder/'mine.ipynb', 'from bearclass.all import *', opened, with_button, by_itself)
+    typed = 'from bearclass.all import *', opened, with_button, by_itself
+    write_notebook(folder/'with_8.ipynb', *typed)
+    write_notebook(folder/'with_7.ipynb', *typed, beside)   # with 8 these have tests of their own
     return folder
-
-
-@pytest.fixture(params=[8, 7])
-def python(request):
-    "The Python of an environment with that version of ipywidgets."
-    if request.param==8: return sys.executable
-    return os.environ.get('BEARCLASS_IPYWIDGETS7') or pytest.skip('set BEARCLASS_IPYWIDGETS7: see the top of this file')
 
 
 def choose(page, i, path):
@@ -83,27 +81,47 @@ def choose(page, i, path):
     expect(button).to_contain_text('(1)', timeout=300_000)
 
 
+def try_what_stands_beside(page):
+    "A question, a slider, and the pad to draw a digit on."
+    from playwright.sync_api import expect
+    patience = dict(timeout=300_000)
+    one,pad = page.locator('.bcq-one').first, page.locator('.bearclass-pad')
+    one.get_by_role('radio').first.check()
+    one.get_by_role('button', name='Check 1').click()
+    expect(one.get_by_role('status')).to_contain_text(re.compile('Right|Not yet'), **patience)
+    page.locator('.ui-slider-handle').first.press('End')   # the largest learning rate
+    expect(page.get_by_text('diverging').first).to_be_visible(**patience)
+    pad.locator('svg').hover()
+    page.mouse.down()
+    page.mouse.move(*(pad.locator('svg').bounding_box()[side]+60 for side in 'xy'))
+    page.mouse.up()
+    expect(pad.locator('img')).to_be_visible(**patience)
+
+
 @pytest.mark.browser
 @pytest.mark.slow
-def test_typed_as_taught(python, request, folder, learn, browser_page, screenshots):
+def test_typed_as_taught(ipywidgets, widgets_env, folder, learn, browser_page, screenshots, tmp_path):
     from playwright.sync_api import expect
     page, port, sky = browser_page, free_port(), folder/'sky.png'
     said = lambda text: expect(page.get_by_text(text, exact=True)).to_be_visible(timeout=300_000)
     label,i,probs = learn.predict(sky)
-    voila = [python, '-m', 'voila', 'mine.ipynb', f'--port={port}', '--Voila.ip=127.0.0.1', '--no-browser']
-    with started(voila, port, cwd=folder, env=here_env(JUPYTER_PREFER_ENV_PATH='1')):
+    options = f'--port={port}', '--Voila.ip=127.0.0.1', '--no-browser'
+    voila = [sys.executable, '-m', 'voila', f'with_{ipywidgets}.ipynb', *options]
+    with started(voila, port, cwd=folder, env={**widgets_env, 'BEARCLASS_CACHE':str(tmp_path)}):
         page.route(lambda url: '//127.0.0.1' not in url, lambda route: route.abort())   # Voila's own style sheets
         page.goto(f'http://127.0.0.1:{port}/', wait_until='commit')
         choose(page, 0, sky)
+        expect(page.get_by_text(f'ipywidgets {ipywidgets}.')).to_be_visible()
         page.get_by_role('button', name='Classify').click()
         said(f'Prediction: {label}; Probability: {probs[i]:.04f}')
         choose(page, 1, sky)
         said('It is blue: 0.9647, of 1 file')
         expect(page.locator('.widget-output img')).to_have_count(2)
+        if ipywidgets==7: try_what_stands_beside(page)
         for width in 1280, 390:
             page.set_viewport_size(dict(width=width, height=900))
             assert page.evaluate('document.documentElement.scrollWidth') <= width
-            page.screenshot(path=screenshots/f'hand_built_{request.node.callspec.id}_{width}.png', full_page=True)
+            page.screenshot(path=screenshots/f'hand_built_{ipywidgets}_{width}.png', full_page=True)
 
 
 def test_a_learner_as_it_is(learn, folder, capsys):
