@@ -277,7 +277,6 @@ _bundle = _arg('bundle', help='folder that `bearclass train` or `export_bundle` 
     _arg('pictures', nargs='+', help='pictures; with --csv one folder of them'),
     _arg('--csv', metavar='FILE', help='write a table with a row for each picture in the folder'))
 def cmd_predict(a):
-    from bearclass.ship.answer import UNLIKE
     from bearclass.ship.predictor import Prediction, Predictor, predict_folder
     if a.csv:
         if len(a.pictures)>1: raise InputError(f'{len(a.pictures)} names and --csv', 'one folder', 'name one')
@@ -289,7 +288,7 @@ def cmd_predict(a):
         raise InputError(f'{a.pictures[0]!r} is a folder', 'pictures', 'for all that are in it, add --csv out.csv')
     answers = Predictor(a.bundle).predict_batch(a.pictures)
     for f,p in zip(a.pictures, answers):
-        if isinstance(p, Prediction): print(f'{f}: {p}'+f'. {UNLIKE}'*bool(p.unknown))
+        if isinstance(p, Prediction): print(f'{f}: {p}')
         else: print(f'bearclass: {p}', file=sys.stderr)
     return 0 if all(isinstance(p, Prediction) for p in answers) else 2
 

@@ -10,7 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
-from .core import is_offline, user_cache
+from .core import is_offline, one_line, user_cache
 
 # %% auto #0
 __all__ = ['BOXED', 'weight_suffixes', 'Check', 'DoctorReport', 'Boxed', 'boxed_names', 'weight_folders', 'doctor']
@@ -73,6 +73,10 @@ def _check_device():
             False,
             'pip install torch torchvision')
     import torch
+    try: import torchvision   # noqa: F401
+    except (ImportError, RuntimeError, OSError) as e:
+        return Check('device', f'torch and torchvision do not work together: {one_line(e, 80)}', False,
+                     'pip install --force-reinstall torch torchvision')
     if torch.cuda.is_available(): return Check('device', f'CUDA: {torch.cuda.get_device_name()}')
     if torch.backends.mps.is_available():
         return Check(
@@ -102,7 +106,9 @@ def _check_widgets():
     if 'google.colab' in sys.modules: where = 'Colab'
     elif 'VSCODE_PID' in os.environ: where = 'VS Code'
     else: where = ', '.join(kinds) or 'no front end installed'
-    return Check('widgets', f'ipywidgets {v}; {where}', int(v.split('.')[0])>=7, 'pip install -U ipywidgets')
+    major,lab = int(v.split('.')[0]),int((_version('jupyterlab_widgets') or '1').split('.')[0])
+    fits = where=='Colab' or (major>=8)==(lab>=3)   # the kernel's half and the page's half
+    return Check('widgets', f'ipywidgets {v}; {where}', major>=7 and fits, 'pip install -U ipywidgets')
 
 def _check_network():
     asked = os.environ.get('BEARCLASS_OFFLINE', '')

@@ -111,6 +111,11 @@ KNOWN += [
         'learn.fit_one_cycle(1, lr_max=1e-3)',
         'fastai/fastai/issues/3193'),
     Known(
+        'torchvision', r'RuntimeError: operator torchvision::\w+ does not exist',
+        'torch and torchvision were not built for each other: often one is for graphics cards, the other not.',
+        '%pip install --force-reinstall torch torchvision   # both from one place; then restart the kernel',
+        'pytorch/pytorch/issues/122494'),
+    Known(
         'data.classes', r'AttributeError: (classes|normalize)$',
         'The list of classes has another name since fastai 2, and a learner normalises by itself.',
         'dls.vocab',

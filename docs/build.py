@@ -168,7 +168,8 @@ def navigation():
 def prepare():
     "All pages, anew."
     shutil.rmtree(pages, ignore_errors=True)
-    shutil.copytree(nbs, pages, ignore=lambda folder, names: [n for n in names if Path(n).suffix not in pictures])
+    def ignore(folder, names): return [n for n in names if n=='data' or Path(n).suffix not in pictures]   # a learner's
+    shutil.copytree(nbs, pages, ignore=ignore)
     for f in notebooks: write_page(f, settings())
     for t in texts: write(t, re.sub(r'\((?:\.\./)?nbs/', '(/', (top/t).read_text(encoding='utf-8')))
     for module in page_of: write(f"reference/{module.replace('.', '/')}.md", reference(module))

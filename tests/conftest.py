@@ -28,7 +28,7 @@ if signal.getsignal(signal.SIGINT)==signal.SIG_IGN:
 
 def pytest_collection_modifyitems(items):
     "The lessons take longest and begin first, so that all processes end together."
-    items.sort(key=lambda item: item.path.name!='test_lessons.py')
+    items.sort(key=lambda item: item.path.name not in ('test_lessons.py', 'test_lab_browser.py'))
 
 
 @pytest.fixture(autouse=True)

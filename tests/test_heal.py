@@ -156,6 +156,7 @@ STAGED = {
     'read-only': lambda: OSError(30, 'Read-only file system', '/kaggle/input/bears/models'),
     'out of memory': of_torch('OutOfMemoryError', 'CUDA out of memory. Tried to allocate 20.00 MiB. GPU 0 has a total'),
     'too many classes': of_torch('AcceleratorError', 'CUDA error: device-side assert triggered\nCUDA kernel errors'),
+    'torchvision': lambda: RuntimeError('operator torchvision::nms does not exist'),
     'two devices': lambda: RuntimeError(
         'Expected all tensors to be on the same device, but found at least two devices, cuda:0 and cpu!'),
 }

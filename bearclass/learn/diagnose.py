@@ -348,7 +348,7 @@ def _undecided(c):
 def _notes(c, d):
     "What is worth knowing beside the verdict."
     if not len(c.errors) or d.verdict not in ('fine', 'too few epochs'): return []
-    out,train,best,last = [],c.epoch_losses[-1],int(c.valid.argmin()),c.valid[-1]
+    out,train,best,last = [],start_end(c)[1],int(c.valid.argmin()),c.valid[-1]
     if train<last: out.append(f'The training loss ({train:.3g}) is below the validation loss ({last:.3g}). '
                               'That is how trained models look; it is not overfitting.')
     if d.verdict=='fine' and last>1.15*c.valid[best]:

@@ -216,7 +216,10 @@ class Prediction:
 
     def __iter__(self): return iter((self.label, self.index, self.probs))   # as fastai's `learn.predict`
 
-    def __str__(self): return self.label if self.kind=='number' else ', '.join(f'{l} {p:.1%}' for l,p in self.top())
+    def __str__(self):
+        if self.kind=='number': return self.label
+        warning = '; unlike all it learnt from'*bool(self.unknown)
+        return ', '.join(f'{l} {p:.1%}' for l,p in self.top())+warning
 
 
 # %% ../../nbs/ship/03_predictor.ipynb #41e884d7
