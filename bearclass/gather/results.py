@@ -7,6 +7,7 @@ from __future__ import annotations
 import csv, html, os, re
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
+from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote_to_bytes, urlsplit
 from urllib.request import url2pathname
@@ -19,9 +20,21 @@ __all__ = ['LOCAL', 'printable_line', 'plain_text', 'ImageResult', 'pixels', 'ch
            'read_addresses']
 
 # %% ../../nbs/gather/05_results.ipynb #01da1d2e
-_unseen = re.compile(r'<(script|style)\b.*?(?:</\1[^>]*>|$)|<!--.*?(?:-->|$)', re.I | re.S)   # by whoever reads a page
-_apart = re.compile(r'<(?:br|p|div|li|td|tr)\b', re.I)   # tags that part words
-_tag = re.compile(r'</?[a-z!?][^>]*>?', re.I)
+class _Text(HTMLParser):
+    "Collects what a reader of the page would see."
+    def __init__(self):
+        super().__init__()
+        self.parts,self.silent = [], 0
+
+    def handle_starttag(self, tag, attrs):
+        if tag in ('script', 'style'): self.silent += 1
+        elif tag in ('br', 'p', 'div', 'li', 'td', 'tr'): self.parts.append(' ')
+
+    def handle_endtag(self, tag):
+        if tag in ('script', 'style'): self.silent = max(0, self.silent-1)
+
+    def handle_data(self, data):
+        if not self.silent: self.parts.append(data)
 
 # %% ../../nbs/gather/05_results.ipynb #22e3170e
 def printable_line(
@@ -36,8 +49,14 @@ def plain_text(
 ) -> str|None: # One printable line; `None` when nothing is left
     "What a reader would see of a piece of HTML."
     if not isinstance(value, str): return None
-    marked = _apart.sub(r' \g<0>', _unseen.sub('', value[:20*most]))
-    text = printable_line(html.unescape(_tag.sub('', marked)))
+    value,p = value[:20*most], _Text()
+    try:
+        p.feed(value)
+        p.close()
+        text = ''.join(p.parts)
+    except AssertionError:   # how the parser says that it knows no such `<![`
+        text = html.unescape(re.sub('<[^>]*>', ' ', value))
+    text = printable_line(text)
     return (text if len(text)<=most else text[:most-1]+'…') or None
 
 # %% ../../nbs/gather/05_results.ipynb #8fe6622f
