@@ -6,7 +6,7 @@
 from __future__ import annotations
 import copy, json, os, platform, tempfile
 from collections import Counter
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace as changed
 from datetime import datetime, timezone
 from hashlib import sha256
@@ -170,11 +170,11 @@ def _without_notes(proto):
 
 # %% ../../nbs/ship/01_bundle.ipynb #fa1f0001
 @contextmanager
-def _rounded(learn, half=True):
-    "As long as it lasts, the weights of a learner are numbers of 16 bits, if that is wanted."
+def _rounded(learn):
+    "As long as it lasts, the weights of a learner are numbers of 16 bits."
     own,learn.model = learn.model,copy.deepcopy(learn.model)
     for p in learn.model.parameters():
-        if half and p.ndim>1: p.data = p.data.half().float()
+        if p.ndim>1: p.data = p.data.half().float()
     try: yield
     finally: learn.model = own
 
@@ -509,7 +509,7 @@ def export_bundle(
     "Write a learner as plain data, calibrated; it has answered as the learner does and been read again."
     check_destination(path, replace)
     before = _facts(learn)[1] if half else None
-    with _rounded(learn, half): files,about = _contents(learn, path, golden, half, before)
+    with _rounded(learn) if half else nullcontext(): files,about = _contents(learn, path, golden, half, before)
     with new_folder(path, replace) as tmp:
         write_bundle(tmp, files, about)
         open_bundle(tmp)   # as it will be read, or raises
