@@ -5,6 +5,7 @@
 # %% ../nbs/cli.ipynb #510fa03b
 from __future__ import annotations
 import argparse, sys
+from glob import glob
 from collections import Counter
 from pathlib import Path
 from . import __version__
@@ -392,7 +393,8 @@ def cmd_monitor(a):
     _arg('--pages', metavar='FOLDER', help='the folder nbs of the project; default: that of the checkout'))
 def cmd_classroom(a):
     from bearclass.classroom import prepare_class
-    prepare_class(a.folder, a.cassette, a.system, a.pages)
+    cassettes = [f for name in a.cassette for f in sorted(glob(name)) or [name]]   # Windows leaves `*` to us
+    prepare_class(a.folder, cassettes, a.system, a.pages)
 
 @_command(
     'go over the receipt of a run again', 'bearclass check receipt.json --bundle model --data bears',

@@ -202,7 +202,7 @@ def _options(trials, y, vocab, n_flagged):
         f"them, the error on other pictures went from {now:.1%} to {_rate(trials['clean'], y):.1%}.",
         'ImageCleaner(learn)   # look at each, keep or relabel')
     for c in [t[1] for t in trials if t[0]=='half']:
-        whose,n = ('every class', len(y)) if c is None else (f"'{vocab[c]}'", int((y==c).sum()))
+        whose,n = ('all classes together', len(y)) if c is None else (f"'{vocab[c]}'", int((y==c).sum()))
         half = trials['half', c]
         yield Option(
             'more pictures', f'{n} more pictures of {whose}',
