@@ -218,7 +218,7 @@ def calls(w):
         spectrogram_image=dict(spec=np.eye(4), size=4),
         split_by_hash=dict(files=files, valid_pct=.2, seed=1),
         split_table=dict(files=files, side=[True]*8+[False]*8),
-        stress=dict(bundle=w.bundle, files=files[:2], n=1, sure=.9),
+        stress=dict(bundle=w.bundle, files=files[:2], n=1),
         summary=dict(ev=ev),
         tiny_cnn=dict(weights=None),
         to_img2dataset=dict(what=[web], path=new.with_suffix('.jsonl'), label='black', per_shard=10),
