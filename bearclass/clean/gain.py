@@ -79,7 +79,7 @@ def weighted_head(
             f"{count_of(len(known), 'class', 'classes')} among {count_of(int(use.sum()), 'picture')} to learn from",
             'at least two',
             'take a decision back, or add pictures')
-    model = LogisticRegression(C=.01, max_iter=5000, tol=tol, warm_start=True, solver='newton-cg')
+    model = LogisticRegression(C=.01, max_iter=5000, tol=tol, warm_start=True)
     if start is not None and np.array_equal(start.model.classes_, known):
         model = copy.deepcopy(start.model).set_params(tol=tol)   # a warm start: it goes on from these weights
     return Head(model.fit(z[use], y[use], None if weight is None else weight[use]), n_classes)
