@@ -98,12 +98,13 @@ def test_another_python_is_told_what_to_type(stick, tmp_path):
     python = '.'.join(map(str, sys.version_info[:2]))
     text = (stick/'start.py').read_text(encoding='utf-8')
     (tmp_path/'SHA256SUMS').touch()
-    older = f"'{python}', '{python}.999'",f'{python}.999 or later'
-    for wrong,says in (("'3.99', '3.99.0'", 'for Python 3.99'), older):
+    unknown = "'3.99', '3.99.0'",'for Python 3.99','py -3.99'
+    older = f"'{python}', '{python}.999'",f'{python}.999 or later',f'py -{python}'
+    for wrong,says,call in unknown,older:
         other = re.sub(r"(?<=^python,least,room = )'[\d.]+', '[\d.]+'", wrong, text, flags=re.M)
         (tmp_path/'start.py').write_text(other, encoding='utf-8')
         run = start(tmp_path, tmp_path/'mine')
-        assert run.returncode==1 and says in run.stderr and 'Windows: py -3' in run.stderr
+        assert run.returncode==1 and says in run.stderr and f'(Windows: {call})' in run.stderr
 
 
 def test_the_command_refuses_before_it_fetches(stick, tmp_path, capsys):
