@@ -60,10 +60,11 @@ def opened(bears, browser_page, tmp_path):
     return visit(browser_page, cleaning_page(issues, tmp_path/'clean.html', root))
 
 def card(page, i): return page.locator('.card').nth(i)
+def card_text(page, i): return card(page, i).text_content()   # also of a card that is not laid out yet
 def press(page, i, text): card(page, i).get_by_role('button', name=text, exact=True).click()
 def choose(page, i, label): card(page, i).locator('select').select_option('to '+label)
 def chosen(page, i): return card(page, i).locator('select').input_value()
-def pressed(page, i): return [b.inner_text() for b in card(page, i).locator('[aria-pressed=true]').all()]
+def pressed(page, i): return card(page, i).locator('[aria-pressed=true]').all_text_contents()
 def count(page): return page.inner_text('#count')
 def n_cards(page): return page.locator('.card').count()
 
@@ -90,7 +91,7 @@ def test_a_friend_looks_pictures_through(bears, opened, screenshots, tmp_path):
     assert page.title()=='bears: is every picture in the right class?' and count(page)=='0 of 24 decided'
     assert page.locator('#download').is_disabled() and page.locator('#undo').is_disabled()
     label,said = issues.given_label[0],issues.predicted_label[0]
-    text = card(page, 0).inner_text()
+    text = card_text(page, 0)
     for words in f'filed under {label}', f'{said}\xa097\xa0%', f'{label}\xa03\xa0%', 'likely mislabelled':
         assert words in text
     assert page.locator('.tag', has_text='validation').count()==(issues.split=='valid').sum()
@@ -119,6 +120,7 @@ def test_a_friend_looks_pictures_through(bears, opened, screenshots, tmp_path):
     assert add_decisions(root, got, new_class=True).status.eq('added').all()
     assert [r['to'] for r in CleaningJournal(root).in_force().values()]==want   # it means what was pressed
     page.click('#copy summary')
+    page.wait_for_function("document.querySelector('#text').value")
     assert json.loads(page.input_value('#text'))['decisions']==json.loads(got.read_text())['decisions']
     assert page.complaints==[]
 
@@ -313,7 +315,7 @@ def test_odd_names(browser_page, screenshots, tmp_path):
     browser_page.add_init_script('window.ran = 0')
     page = visit(browser_page, cleaning_page(issues, tmp_path/'odd.html', root, title=HTML))
     assert page.inner_text('h1')==HTML and page.title()==HTML
-    text = card(page, 0).inner_text()
+    text = card_text(page, 0)
     assert 'filed under <img src=x onerror=ran=1>' in text and HTML in text and '<!-- 0␊' in text
     page.screenshot(path=screenshots/'clean_page_odd.png')
     want = [*(labels[(i+3)%8] for i in range(6)), None, None]
@@ -334,8 +336,8 @@ def test_decided_before(bears, browser_page, tmp_path):
     page = visit(browser_page, cleaning_page(issues, tmp_path/'clean.html', root))
     assert count(page)=='3 of 24 decided: 1 kept, 1 changed, 1 removed' and n_cards(page)==21
     page.select_option('#state', 'done')
-    assert 'decided before: it is '+other in card(page, 0).inner_text()
-    assert 'decided before: remove' in card(page, 1).inner_text()
+    assert 'decided before: it is '+other in card_text(page, 0)
+    assert 'decided before: remove' in card_text(page, 1)
     assert [pressed(page, i) for i in range(2)]==[[other], ['Remove']]
     press(page, 0, other)                          # that holds already: no answer
     assert page.locator('#download').is_disabled()
