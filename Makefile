@@ -39,9 +39,10 @@ check: $(VENV)/.dev ## in seconds: exported code equals the notebooks, lint, the
 quick: check ## in a few minutes: check, then the pages and tests that need no torch
 	$(QUIET) $(BIN)/python tools/quick.py
 
-test: check ## check, run every notebook with the network refused, then pytest
+test: check ## check, run every notebook with the network refused, build the site, then pytest
 	$(MAKE) notebooks
-	$(MAKE) pytest PYTEST='$(PYTEST) --ignore=tests/test_house.py'
+	$(MAKE) docs
+	BEARCLASS_SITE=build/site $(MAKE) pytest PYTEST='$(PYTEST) --ignore=tests/test_house.py'
 
 notebooks: $(VENV)/.dev ## run every page top to bottom, the network refused (the lessons run in pytest, in a kernel)
 	$(QUIET) $(BIN)/nbdev-test --n-workers 2 --skip-folder-re '^[_.]|^lessons$$'
