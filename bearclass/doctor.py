@@ -106,8 +106,8 @@ def _check_widgets():
     if 'google.colab' in sys.modules: where = 'Colab'
     elif 'VSCODE_PID' in os.environ: where = 'VS Code'
     else: where = ', '.join(kinds) or 'no front end installed'
-    major,lab = int(v.split('.')[0]),int((_version('jupyterlab_widgets') or '1').split('.')[0])
-    fits = where=='Colab' or (major>=8)==(lab>=3)   # the kernel's half and the page's half
+    major,lab = int(v.split('.')[0]),_version('jupyterlab_widgets')
+    fits = not lab or where=='Colab' or (major>=8)==(int(lab.split('.')[0])>=3)   # the kernel's half and the page's
     return Check('widgets', f'ipywidgets {v}; {where}', major>=7 and fits, 'pip install -U ipywidgets')
 
 def _check_network():
